@@ -1,0 +1,205 @@
+//! What must be done: the core's words to its shell.
+//!
+//! Effects are drained in order with [`poll_effect`](super::Candidate::poll_effect) *after* the view has
+//! been published. Each request carries an id; its completion comes back as one [`Event`](super::Event)
+//! with the same id. Ids the core no longer waits for are ignored, so a late answer can do no harm.
+
+use std::time::Duration;
+
+use super::ids::{EndpointId, Identity, LeaseId, OpId, Revision, StreamId, WatchId};
+use super::instant::WallTime;
+use super::notice::Notice;
+
+/// One thing the shell must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Call etcd once, on this endpoint, and report with `Event::Answered`, whatever the outcome.
+    Request(Request),
+    /// Send one keep-alive on this stream, opening it on `endpoint` if it is not open yet. An answer is
+    /// reported with `Event::KeepAliveAnswered`; the end of the stream, a failure to open it included,
+    /// with `Event::StreamEnded`.
+    KeepAlive {
+        /// The stream to send on. A stream serves one lease and one endpoint.
+        stream: StreamId,
+        /// Where the stream leads.
+        endpoint: EndpointId,
+        /// The lease to keep alive.
+        lease: LeaseId,
+    },
+    /// Drop this stream and report nothing more of it.
+    CloseStream(StreamId),
+    /// Watch one key from a revision on; report with `Event::Watch…`.
+    Watch {
+        /// The id to report with.
+        watch: WatchId,
+        /// Which endpoint to watch through.
+        endpoint: EndpointId,
+        /// Which key.
+        target: WatchTarget,
+        /// The first revision to report.
+        from: Revision,
+    },
+    /// Drop this watch and report nothing more of it.
+    Unwatch(WatchId),
+    /// Report `Event::AnswersSettled` once every answer that was computed from an older view has been
+    /// sent and the last promise given out (`valid_for_ms`) has expired.
+    SettleAnswers(OpId),
+    /// Log it, count it.
+    Tell(Notice),
+    /// The candidate has stopped: end the driver.
+    Exit,
+}
+
+/// One unary call to etcd.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Comes back in `Event::Answered`.
+    pub id: OpId,
+    /// The only endpoint this request may go to.
+    pub endpoint: EndpointId,
+    /// After this the shell gives up and reports a timeout; the core may have stopped waiting earlier.
+    pub timeout: Duration,
+    /// What to call.
+    pub call: Call,
+}
+
+/// The calls. "My candidate key" is `<lock key>/candidates/<identity>`. Every read is linearizable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Maintenance status: who is there, which version.
+    Probe,
+    /// Grant a lease with this id. "lease already exists" is success: an earlier attempt was applied.
+    Grant {
+        /// The chosen id.
+        lease: LeaseId,
+        /// Whole seconds.
+        ttl: Duration,
+    },
+    /// One transaction that reads: the lock key, the candidates (the `CANDIDATES_LISTED` oldest, and how
+    /// many there are), and, when `before` is set, the two candidates registered last before that
+    /// revision (`max_create_revision = before − 1`, newest first).
+    Observe {
+        /// My own candidate key's create_revision.
+        before: Option<Revision>,
+    },
+    /// `TXN IF create_revision(my candidate key)==0 THEN put(it, record, lease) ELSE get(it)`.
+    Register {
+        /// The lease to attach it to.
+        lease: LeaseId,
+        /// The value.
+        record: CandidateRecord,
+    },
+    /// Delete my candidate key if its create_revision is this one.
+    Unregister {
+        /// The guard.
+        create_revision: Revision,
+    },
+    /// `TXN IF create_revision(lock)==0 THEN put(lock, identity, lease), put(my candidate key, record,
+    /// lease) ELSE get(lock)`. The record says since when this term is led, for `bellwether status`.
+    Claim {
+        /// The lease to attach both keys to.
+        lease: LeaseId,
+        /// The candidate key's new value.
+        record: CandidateRecord,
+    },
+    /// Read the lock key: the second half of a confirmed renewal.
+    Confirm,
+    /// Delete the lock key if its create_revision is this one.
+    DeleteLock {
+        /// The guard.
+        create_revision: Revision,
+    },
+    /// Revoke the lease, and with it every key attached. A lease that is not there is success.
+    Revoke {
+        /// The lease.
+        lease: LeaseId,
+    },
+}
+
+impl Call {
+    /// The operation's name in logs and metrics: a bounded label set.
+    #[must_use]
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Self::Probe => Operation::Probe,
+            Self::Grant { .. } => Operation::Grant,
+            Self::Observe { .. } => Operation::Observe,
+            Self::Register { .. } => Operation::Register,
+            Self::Unregister { .. } => Operation::Unregister,
+            Self::Claim { .. } => Operation::Claim,
+            Self::Confirm => Operation::Confirm,
+            Self::DeleteLock { .. } => Operation::DeleteLock,
+            Self::Revoke { .. } => Operation::Revoke,
+        }
+    }
+}
+
+/// Every kind of talk with etcd, for logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// [`Call::Probe`]
+    Probe,
+    /// [`Call::Grant`]
+    Grant,
+    /// [`Call::Observe`]
+    Observe,
+    /// [`Call::Register`]
+    Register,
+    /// [`Call::Unregister`]
+    Unregister,
+    /// [`Call::Claim`]
+    Claim,
+    /// [`Call::Confirm`]
+    Confirm,
+    /// [`Call::DeleteLock`]
+    DeleteLock,
+    /// [`Call::Revoke`]
+    Revoke,
+    /// [`Effect::KeepAlive`]
+    KeepAlive,
+    /// [`Effect::Watch`]
+    Watch,
+}
+
+impl Operation {
+    /// The name in logs and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Grant => "grant",
+            Self::Observe => "observe",
+            Self::Register => "register",
+            Self::Unregister => "unregister",
+            Self::Claim => "claim",
+            Self::Confirm => "confirm",
+            Self::DeleteLock => "delete_lock",
+            Self::Revoke => "revoke",
+            Self::KeepAlive => "keepalive",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// How many candidates an observation lists: enough to look at, constant however many stand by.
+pub const CANDIDATES_LISTED: usize = 32;
+
+/// Which key a watch is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchTarget {
+    /// The lock key.
+    Lock,
+    /// This candidate's key.
+    Candidate(Identity),
+}
+
+/// What a candidate key holds, as JSON with `"version": 1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CandidateRecord {
+    /// `--epoch` of that candidate.
+    pub epoch: super::ids::Epoch,
+    /// When it registered.
+    pub registered_at: WallTime,
+    /// When it claimed the lock it holds, if it holds it.
+    pub leading_since: Option<WallTime>,
+}

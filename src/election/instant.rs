@@ -1,0 +1,139 @@
+//! Points in time as the core sees them: handed in, never read.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A point on the boot clock: nanoseconds since the machine started, time in suspend included.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The instant `nanos` nanoseconds after boot.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since boot.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// This instant moved later; stays at the end of time instead of wrapping.
+    #[must_use]
+    pub const fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(nanos_of(by)))
+    }
+
+    /// This instant moved earlier; stays at boot instead of wrapping.
+    #[must_use]
+    pub const fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos_of(by)))
+    }
+
+    /// The time from `earlier` to this instant, zero when `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "boot+{:?}", Duration::from_nanos(self.0))
+    }
+}
+
+/// A point on the wall clock: nanoseconds since 1970-01-01T00:00:00Z. For people, and to notice that
+/// the boot clock stood still; never for expiry on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(i64);
+
+impl WallTime {
+    /// The wall time `nanos` nanoseconds after the Unix epoch.
+    #[must_use]
+    pub const fn from_unix_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds after the Unix epoch.
+    #[must_use]
+    pub const fn unix_nanos(self) -> i64 {
+        self.0
+    }
+}
+
+/// Both clocks, read at one moment by `clock.rs` and handed to the core with every input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The boot clock: what every deadline is measured on.
+    pub boot: Instant,
+    /// The wall clock at the same moment.
+    pub wall: WallTime,
+}
+
+impl Reading {
+    /// How far the wall clock is ahead of the boot clock, in nanoseconds. The number means nothing by
+    /// itself; that it grew means the wall was set forward or the boot clock stood still.
+    #[must_use]
+    pub const fn wall_lead(&self) -> i128 {
+        self.wall.0 as i128 - self.boot.0 as i128
+    }
+}
+
+/// The instant from which a candidate must not act as leader any more (DESIGN: *until*).
+///
+/// It has passed when the boot clock says so, and also when the wall clock ran ahead of the boot clock
+/// by more than the safety margin since the renewal was sent: a hypervisor can stop the guest's boot
+/// clock together with the guest (live migration, snapshot), and the lease went on expiring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    boot: Instant,
+    wall_lead: i128,
+    wall_tolerance: Duration,
+}
+
+impl Until {
+    /// `sent` is the reading taken *before* the keep-alive left, `ttl` the lifetime in its answer.
+    #[must_use]
+    pub fn of_renewal(sent: Reading, ttl: Duration, margin: Duration) -> Self {
+        Self { boot: sent.boot.after(ttl).before(margin), wall_lead: sent.wall_lead(), wall_tolerance: margin }
+    }
+
+    /// The boot-clock part: when a timer should wake the loop.
+    #[must_use]
+    pub const fn boot(&self) -> Instant {
+        self.boot
+    }
+
+    /// The same instant, or `bound` when that is earlier.
+    #[must_use]
+    pub fn at_most(self, bound: Instant) -> Self {
+        Self { boot: self.boot.min(bound), ..self }
+    }
+
+    /// Whether the candidate must have stopped acting by `now`.
+    #[must_use]
+    pub fn passed(&self, now: Reading) -> bool {
+        now.boot >= self.boot || self.clock_jumped(now)
+    }
+
+    /// Whether the wall clock ran ahead of the boot clock by more than the margin.
+    #[must_use]
+    pub fn clock_jumped(&self, now: Reading) -> bool {
+        now.wall_lead() - self.wall_lead > i128::from(nanos_of(self.wall_tolerance))
+    }
+
+    /// The time left, zero once passed.
+    #[must_use]
+    pub fn remaining(&self, now: Reading) -> Duration {
+        if self.passed(now) { Duration::ZERO } else { self.boot.since(now.boot) }
+    }
+}
+
+/// Nanoseconds in `duration`, the largest number when it is longer than 584 years.
+const fn nanos_of(duration: Duration) -> u64 {
+    let nanos = duration.as_nanos();
+    if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
+}

@@ -1,0 +1,23 @@
+//! The whole protocol as a state machine that does no IO, reads no clock, spawns nothing and draws no
+//! randomness of its own. The same state and the same input give the same output.
+
+mod effect;
+mod event;
+mod ids;
+mod instant;
+mod notice;
+mod timings;
+mod view;
+
+pub use effect::{CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Request, WatchTarget};
+pub use event::{Answer, Body, CallError, CallErrorKind, CandidateKey, Change, Event, Header, LockKey};
+pub use ids::{
+    ClusterId, EndpointId, Epoch, Identity, LeaseId, MemberId, OpId, RaftTerm, Revision, StreamId, Term, WatchId,
+};
+pub use instant::{Instant, Reading, Until, WallTime};
+pub use notice::{ClaimResult, Notice, Reason, RenewalFailure};
+pub use timings::{LEASE_TTL_MAX, LEASE_TTL_MIN, TimingFault, Timings, TimingsRequest};
+pub use view::{
+    CandidateView, EndpointHealth, EndpointView, EtcdContact, KnownLeader, Lead, NotLeading, PublicState, RECENT_TERMS,
+    RecentTerm, View,
+};

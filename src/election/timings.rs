@@ -1,0 +1,220 @@
+//! The timings of an election. A value of [`Timings`] is consistent: the relations hold by construction.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Shortest lease: etcd's own minimum with its default election timeout of 1 s is ceil(1.5 × 1 s).
+pub const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
+/// Longest lease: an hour without a leader after a crash is never what was meant.
+pub const LEASE_TTL_MAX: Duration = Duration::from_secs(3600);
+/// Below this an etcd leader election (2 to 3 s, once in twelve 3.03 s) cannot be ridden out.
+pub const LEASE_TTL_RIDES_OUT_ELECTION: Duration = Duration::from_secs(8);
+/// Shortest of the intervals below a lease: under it the timers cost more than they protect.
+const STEP_MIN: Duration = Duration::from_millis(10);
+
+const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(15);
+const ATTEMPT_TIMEOUT_MOST: Duration = Duration::from_secs(3);
+const SAFETY_MARGIN_LEAST: Duration = Duration::from_millis(500);
+const RECONNECT_WINDOW_DEFAULT: Duration = Duration::from_secs(5);
+const ANSWER_VALIDITY_DEFAULT: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// A hedge goes out after this, or half the attempt timeout when that is shorter.
+const HEDGE_DELAY_MOST: Duration = Duration::from_millis(500);
+
+/// What the user set; `None` takes the default, which follows from the lease TTL.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimingsRequest {
+    /// `--lease-ttl`
+    pub lease_ttl: Option<Duration>,
+    /// `--keepalive-interval`
+    pub keepalive_interval: Option<Duration>,
+    /// `--attempt-timeout`
+    pub attempt_timeout: Option<Duration>,
+    /// `--safety-margin`
+    pub safety_margin: Option<Duration>,
+    /// `--reconnect-window`
+    pub reconnect_window: Option<Duration>,
+    /// `--answer-validity`
+    pub answer_validity: Option<Duration>,
+    /// `--drain-timeout`
+    pub drain_timeout: Option<Duration>,
+}
+
+/// Timings whose relations hold. Fields are private so that they stay so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    lease_ttl: Duration,
+    keepalive_interval: Duration,
+    attempt_timeout: Duration,
+    safety_margin: Duration,
+    reconnect_window: Duration,
+    answer_validity: Duration,
+    drain_timeout: Duration,
+}
+
+/// One relation that does not hold, with both sides in the text.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TimingFault {
+    /// Too short or too long.
+    #[error("--lease-ttl: {0:?} is out of range; choose {LEASE_TTL_MIN:?} to {LEASE_TTL_MAX:?}")]
+    LeaseTtlRange(Duration),
+    /// etcd counts leases in whole seconds.
+    #[error(
+        "--lease-ttl: {0:?} is not a whole number of seconds, and etcd counts leases in seconds; choose {1}s or {2}s"
+    )]
+    LeaseTtlFraction(Duration, u64, u64),
+    /// A step of the renewal that is too small to keep.
+    #[error("{flag}: {value:?} is too short; choose at least {STEP_MIN:?}")]
+    StepTooShort {
+        /// The flag that set it.
+        flag: &'static str,
+        /// What was set.
+        value: Duration,
+    },
+    /// K + 2R + M ≤ T fails: two attempts must fit between a renewal and `until`.
+    #[error(
+        "--lease-ttl: {lease_ttl:?} is too short for two renewal attempts: --keepalive-interval {keepalive_interval:?} + \
+         2 × --attempt-timeout {attempt_timeout:?} + --safety-margin {safety_margin:?} = {sum:?} > {lease_ttl:?}; \
+         raise --lease-ttl or lower one of the others"
+    )]
+    RenewalDoesNotFit {
+        /// T
+        lease_ttl: Duration,
+        /// K
+        keepalive_interval: Duration,
+        /// R
+        attempt_timeout: Duration,
+        /// M
+        safety_margin: Duration,
+        /// K + 2R + M
+        sum: Duration,
+    },
+    /// An answer's promise must be able to run out before a voluntary release.
+    #[error(
+        "--answer-validity: {answer_validity:?} > --drain-timeout {drain_timeout:?}: a release waits until the last answer \
+         has expired, so the drain must be able to last as long; lower --answer-validity or raise --drain-timeout"
+    )]
+    ValidityOutlastsDrain {
+        /// V
+        answer_validity: Duration,
+        /// the drain
+        drain_timeout: Duration,
+    },
+}
+
+impl Timings {
+    /// Fills in the defaults and checks every relation; returns all faults at once.
+    ///
+    /// # Errors
+    /// One [`TimingFault`] per relation that fails. Nothing is adjusted.
+    pub fn new(request: TimingsRequest) -> Result<Self, Vec<TimingFault>> {
+        let lease_ttl = request.lease_ttl.unwrap_or(LEASE_TTL_DEFAULT);
+        let timings = Self {
+            lease_ttl,
+            keepalive_interval: request.keepalive_interval.unwrap_or(lease_ttl / 3),
+            attempt_timeout: request.attempt_timeout.unwrap_or((lease_ttl / 6).min(ATTEMPT_TIMEOUT_MOST)),
+            safety_margin: request.safety_margin.unwrap_or((lease_ttl / 5).max(SAFETY_MARGIN_LEAST)),
+            reconnect_window: request.reconnect_window.unwrap_or(RECONNECT_WINDOW_DEFAULT),
+            answer_validity: request.answer_validity.unwrap_or(ANSWER_VALIDITY_DEFAULT),
+            drain_timeout: request.drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
+        };
+        let faults = timings.faults();
+        if faults.is_empty() { Ok(timings) } else { Err(faults) }
+    }
+
+    fn faults(&self) -> Vec<TimingFault> {
+        let mut faults = Vec::new();
+        if !(LEASE_TTL_MIN..=LEASE_TTL_MAX).contains(&self.lease_ttl) {
+            faults.push(TimingFault::LeaseTtlRange(self.lease_ttl));
+            return faults;
+        }
+        if self.lease_ttl.subsec_nanos() != 0 {
+            let below = self.lease_ttl.as_secs();
+            faults.push(TimingFault::LeaseTtlFraction(self.lease_ttl, below, below + 1));
+        }
+        for (flag, value) in [
+            ("--keepalive-interval", self.keepalive_interval),
+            ("--attempt-timeout", self.attempt_timeout),
+            ("--safety-margin", self.safety_margin),
+        ] {
+            if value < STEP_MIN {
+                faults.push(TimingFault::StepTooShort { flag, value });
+            }
+        }
+        let sum = self
+            .keepalive_interval
+            .saturating_add(self.attempt_timeout.saturating_mul(2))
+            .saturating_add(self.safety_margin);
+        if sum > self.lease_ttl {
+            faults.push(TimingFault::RenewalDoesNotFit {
+                lease_ttl: self.lease_ttl,
+                keepalive_interval: self.keepalive_interval,
+                attempt_timeout: self.attempt_timeout,
+                safety_margin: self.safety_margin,
+                sum,
+            });
+        }
+        if self.answer_validity > self.drain_timeout {
+            faults.push(TimingFault::ValidityOutlastsDrain {
+                answer_validity: self.answer_validity,
+                drain_timeout: self.drain_timeout,
+            });
+        }
+        faults
+    }
+
+    /// T: how long etcd keeps the lock after the last keep-alive. Whole seconds.
+    #[must_use]
+    pub const fn lease_ttl(&self) -> Duration {
+        self.lease_ttl
+    }
+
+    /// K: from the sending of one keep-alive to the sending of the next.
+    #[must_use]
+    pub const fn keepalive_interval(&self) -> Duration {
+        self.keepalive_interval
+    }
+
+    /// R: how long one attempt (keep-alive and confirm together) may take.
+    #[must_use]
+    pub const fn attempt_timeout(&self) -> Duration {
+        self.attempt_timeout
+    }
+
+    /// M: taken off every lease, for clocks that run at different rates.
+    #[must_use]
+    pub const fn safety_margin(&self) -> Duration {
+        self.safety_margin
+    }
+
+    /// How long a leader may go on after its keep-alive stream ended, never beyond `until`.
+    #[must_use]
+    pub const fn reconnect_window(&self) -> Duration {
+        self.reconnect_window
+    }
+
+    /// V: the longest `valid_for_ms` an answer carries.
+    #[must_use]
+    pub const fn answer_validity(&self) -> Duration {
+        self.answer_validity
+    }
+
+    /// The longest wait for answers given out, and for the application, before a voluntary release.
+    #[must_use]
+    pub const fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+
+    /// After this without an answer another endpoint is asked as well: min(500 ms, R/2).
+    #[must_use]
+    pub fn hedge_delay(&self) -> Duration {
+        HEDGE_DELAY_MOST.min(self.attempt_timeout / 2)
+    }
+
+    /// Whether an etcd leader election can pass without this candidate losing its lease.
+    #[must_use]
+    pub fn rides_out_an_etcd_election(&self) -> bool {
+        self.lease_ttl >= LEASE_TTL_RIDES_OUT_ELECTION
+    }
+}

@@ -1,0 +1,72 @@
+//! Switches that take one protection away, so that a test can show that it bites.
+//!
+//! They exist only in builds with the `sabotage` feature, which no release has: without it every switch
+//! is a constant `false` and the compiler removes the branch. With it, `BELLWETHER_SABOTAGE=<name>` at the
+//! start of the process, or [`Protections::take_away`] in a test, chooses one.
+
+#[cfg(feature = "sabotage")]
+use std::cell::Cell;
+
+/// One protection, by the name of its absence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protections {
+    code: u8,
+    name: &'static str,
+}
+
+// Per thread: the program runs on one, and tests that run side by side must not meet.
+#[cfg(feature = "sabotage")]
+thread_local! {
+    static TAKEN: Cell<u8> = const { Cell::new(0) };
+}
+
+impl Protections {
+    /// Answers are computed from the published view alone, without looking at the clock.
+    pub const NO_REQUEST_CHECK: Self = Self { code: 1, name: "no-request-check" };
+    /// The safety margin is not taken off.
+    pub const NO_MARGIN: Self = Self { code: 2, name: "no-margin" };
+    /// A keep-alive's answer counts without a confirm.
+    pub const NO_CONFIRM: Self = Self { code: 3, name: "no-confirm" };
+    /// The confirm leaves together with the keep-alive instead of after its answer.
+    pub const CONFIRM_BESIDE: Self = Self { code: 4, name: "confirm-beside" };
+    /// `until` counts from the arrival of the answer instead of from the sending of its request.
+    pub const LATEST_SEND: Self = Self { code: 5, name: "latest-send" };
+    /// The view is published after the effects have run.
+    pub const VIEW_AFTER_EFFECTS: Self = Self { code: 6, name: "view-after-effects" };
+
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::NO_REQUEST_CHECK,
+        Self::NO_MARGIN,
+        Self::NO_CONFIRM,
+        Self::CONFIRM_BESIDE,
+        Self::LATEST_SEND,
+        Self::VIEW_AFTER_EFFECTS,
+    ];
+
+    /// The value of `BELLWETHER_SABOTAGE` that takes it away.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// Whether this protection has been taken away. Constant `false` in a release.
+    #[cfg(not(feature = "sabotage"))]
+    #[must_use]
+    pub const fn taken_away(self) -> bool {
+        false
+    }
+
+    /// Whether this protection has been taken away.
+    #[cfg(feature = "sabotage")]
+    #[must_use]
+    pub fn taken_away(self) -> bool {
+        TAKEN.get() == self.code
+    }
+
+    /// Takes one protection away from this thread, or gives all back with `None`.
+    #[cfg(feature = "sabotage")]
+    pub fn take_away(which: Option<Self>) {
+        TAKEN.set(which.map_or(0, |protection| protection.code));
+    }
+}
