@@ -1,14 +1,23 @@
 //! The whole protocol as a state machine that does no IO, reads no clock, spawns nothing and draws no
 //! randomness of its own. The same state and the same input give the same output.
 
+mod asks;
+mod backoff;
+mod candidate;
 mod effect;
+mod endpoints;
 mod event;
 mod ids;
 mod instant;
+mod lease;
 mod notice;
+mod random;
+mod sight;
+mod state;
 mod timings;
 mod view;
 
+pub use candidate::{Candidate, Settings};
 pub use effect::{CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Request, WatchTarget};
 pub use event::{Answer, Body, CallError, CallErrorKind, CandidateKey, Change, Event, Header, LockKey};
 pub use ids::{
