@@ -185,7 +185,6 @@ fn a_claim_that_times_out_is_claimed_again_and_its_late_answer_ignored() {
     let first = scene.take(Operation::Claim);
     let late = scene.apply(&first);
     scene.pass(R);
-    scene.answer(Operation::KeepAlive);
     scene.event(late);
     assert!(!scene.leads(), "nobody waits for that answer any more");
     scene.live(Duration::from_secs(1));
