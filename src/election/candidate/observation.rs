@@ -116,11 +116,15 @@ impl Candidate {
             return;
         }
         if let Some(lock) = self.sight.lock() {
+            let mine = self.held().is_some_and(|lease| lock.lease == Some(lease.id));
             if self.ahead.is(&lock.holder) {
                 self.set_ahead(Ahead::Unknown, at);
             }
             self.claim_delay = None;
-            self.asks.give_up(Operation::Claim);
+            // The watch may tell of my own claim before its answer, which can spare a renewal, does.
+            if !mine {
+                self.asks.give_up(Operation::Claim);
+            }
         }
         self.react_as_holder(now);
         self.note_unled(now);
