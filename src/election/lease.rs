@@ -103,9 +103,10 @@ impl Lease {
         }
     }
 
-    /// Moves `until` forward; never back, whatever order answers arrive in.
+    /// Moves `until` forward; never back, whatever order answers arrive in. The later of two that are the
+    /// same replaces the other: it knows the newer wall time.
     pub(super) fn extend(&mut self, until: Until) {
-        if self.until.is_none_or(|old| until.boot() > old.boot()) {
+        if self.until.is_none_or(|old| until.boot() >= old.boot()) {
             self.until = Some(until);
         }
     }

@@ -2,6 +2,8 @@
 
 mod campaign;
 mod etcd;
+mod jeopardy;
+mod renewal;
 mod scene;
 #[cfg(feature = "sabotage")]
 mod storm;
