@@ -2,8 +2,11 @@
 
 mod campaign;
 mod etcd;
+mod endpoints;
 mod jeopardy;
+mod observation;
 mod renewal;
 mod scene;
+mod standing_down;
 #[cfg(feature = "sabotage")]
 mod storm;

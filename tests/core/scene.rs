@@ -343,6 +343,13 @@ impl Scene {
         None
     }
 
+    /// Watches lose whatever has happened up to now, and what happens at this instant, without a word.
+    pub fn go_deaf(&mut self) {
+        for open in &mut self.watches {
+            open.from = Revision(i64::MAX);
+        }
+    }
+
     /// The open watch on this key.
     pub fn watch_on(&self, target: &WatchTarget) -> Option<Watching> {
         self.watches.iter().find(|open| open.target == *target).cloned()
@@ -372,6 +379,10 @@ impl Scene {
 
     pub fn is_settling(&self) -> bool {
         !self.settling.is_empty()
+    }
+
+    pub fn settling(&self) -> &[OpId] {
+        &self.settling
     }
 
     // ---- the rival
@@ -444,10 +455,6 @@ impl Scene {
 
     pub fn told(&self, wanted: impl Fn(&Notice) -> bool) -> usize {
         self.notices.iter().filter(|notice| wanted(notice)).count()
-    }
-
-    pub fn forget_notices(&mut self) {
-        self.notices.clear();
     }
 
     /// The transitions told of, as `(to, reason)`.
