@@ -328,8 +328,12 @@ impl Scene {
     }
 
     fn next_watch_event(&mut self) -> Option<Event> {
-        let Self { watches, etcd, .. } = self;
+        let Self { watches, etcd, other_cluster, .. } = self;
         for open in watches {
+            let etcd = match &other_cluster {
+                Some((endpoint, other)) if *endpoint == open.endpoint => other,
+                Some(_) | None => &*etcd,
+            };
             let header = etcd.header(open.endpoint);
             if !open.created {
                 open.created = true;
