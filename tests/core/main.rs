@@ -1,8 +1,8 @@
 //! The pure core through its public API: every rule of the protocol told as a story, and a storm.
 
 mod campaign;
-mod etcd;
 mod endpoints;
+mod etcd;
 mod jeopardy;
 mod observation;
 mod renewal;

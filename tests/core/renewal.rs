@@ -135,10 +135,10 @@ fn a_confirm_that_arrives_at_until_resumes_with_its_own_until() {
     scene.freeze(scene.remaining());
     scene.answer(Operation::Confirm);
     assert!(scene.leads(), "the lease was good all the time");
-    assert_eq!(scene.transitions(), [
-        (PublicState::Jeopardy, Reason::UntilPassed),
-        (PublicState::Leading, Reason::Resumed)
-    ]);
+    assert_eq!(
+        scene.transitions(),
+        [(PublicState::Jeopardy, Reason::UntilPassed), (PublicState::Leading, Reason::Resumed)]
+    );
 }
 
 #[test]
@@ -334,7 +334,8 @@ fn answers_of_strangers_and_of_closed_streams_are_ignored() {
     let header = scene.etcd.header(EndpointId(0));
     for stream in [0, 1, 77, u64::MAX].map(bellwether::election::StreamId) {
         scene.event(Event::KeepAliveAnswered { stream, header, ttl_seconds: 0 });
-        scene.event(Event::StreamEnded { stream: bellwether::election::StreamId(99), error: error(CallErrorKind::Tls) });
+        scene
+            .event(Event::StreamEnded { stream: bellwether::election::StreamId(99), error: error(CallErrorKind::Tls) });
     }
     for id in [0, 1, 77, u64::MAX].map(bellwether::election::OpId) {
         scene.event(Event::Answered { id, result: Err(error(CallErrorKind::LeaseNotFound)) });
