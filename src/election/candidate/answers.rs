@@ -53,7 +53,7 @@ impl Candidate {
             (Call::Claim { lease, .. }, Body::Claimed { won, lock }) => {
                 self.on_claimed(now, lease, &sent, header, won, lock);
             }
-            (Call::DeleteLock { .. }, Body::Gone) => self.on_lock_deleted_by_me(now),
+            (Call::DeleteLock { create_revision }, Body::Gone) => self.on_lock_deleted_by_me(now, create_revision),
             (Call::Revoke { lease }, Body::Gone) => self.on_revoked(now, lease),
             (call, body) => unreachable!("{:?} answered with {body:?}", call.operation()),
         }
