@@ -132,8 +132,9 @@ impl Candidate {
     fn bar(&mut self, now: Reading, bar: Bar) {
         self.bar = Some(bar);
         let answers_are_out = match self.state {
-            State::Leading { .. } | State::Jeopardy { .. } => true,
-            State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
+            State::Leading { .. }
+            | State::Jeopardy { .. }
+            | State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
             State::Starting | State::Standby | State::StandingDown(_) | State::Stopped => false,
         };
         let reason = match bar {

@@ -3,6 +3,8 @@
 //!
 //! `BELLWETHER_STORM_SEED=<n>` runs one seed, `BELLWETHER_STORM_SEEDS=<n>` more of them.
 
+#[cfg(feature = "sabotage")]
+mod controls;
 mod dice;
 mod faults;
 mod judge;
@@ -12,7 +14,6 @@ mod world;
 use std::time::Duration;
 
 use bellwether::election::{Timings, TimingsRequest};
-use bellwether::protections::Protections;
 
 use crate::etcd::nanos;
 use judge::Verdict;
@@ -20,8 +21,6 @@ use world::{Happening, Weather, World};
 
 /// How many seeds `make test` has time for.
 const SEEDS: u64 = 150;
-/// How many a control may need to find its violation.
-const CONTROL_SEEDS: u64 = 200;
 /// How many leases long faults go on.
 const STORM_LEASES: u32 = 12;
 
@@ -117,39 +116,4 @@ fn no_operator_leaves_the_lock_without_a_leader() {
 #[test]
 fn no_fading_network_makes_two_leaders() {
     survives(Weather::Fading);
-}
-
-/// Takes one protection away: some seed must break one of these invariants, or the test above proves nothing.
-fn must_break(protection: Protections, weather: Weather) {
-    Protections::take_away(Some(protection));
-    let broken = (0..CONTROL_SEEDS).find_map(|seed| run(seed, weather).err());
-    Protections::take_away(None);
-    let name = protection.name();
-    let broken = broken.unwrap_or_else(|| panic!("{CONTROL_SEEDS} seeds with {name}: nothing broke"));
-    let first = broken.lines().next().unwrap_or_default();
-    assert!(UNSAFE.iter().any(|invariant| first.contains(invariant)), "another invariant than {UNSAFE:?}: {first}");
-    println!("{name}: {first}");
-}
-
-const UNSAFE: [&str; 3] =
-    ["at_most_one_leader_answers", "no_leader_without_lease_and_key", "answers_hold_for_their_validity"];
-
-#[test]
-fn without_the_margin_the_storm_finds_it() {
-    must_break(Protections::NO_MARGIN, Weather::Storm);
-}
-
-#[test]
-fn without_the_confirm_the_storm_finds_it() {
-    must_break(Protections::NO_CONFIRM, Weather::Storm);
-}
-
-#[test]
-fn with_the_time_of_the_answer_instead_of_the_sending_the_storm_finds_it() {
-    must_break(Protections::LATEST_SEND, Weather::Fading);
-}
-
-#[test]
-fn without_the_check_at_every_request_the_storm_finds_it() {
-    must_break(Protections::NO_REQUEST_CHECK, Weather::Storm);
 }
