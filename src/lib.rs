@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod config;
 pub mod election;
+pub mod etcd;
 pub mod protections;
