@@ -3,4 +3,8 @@
 pub mod clock;
 pub mod config;
 pub mod election;
+pub mod http;
+pub mod metrics;
 pub mod protections;
+pub mod report;
+pub mod telemetry;
