@@ -3,6 +3,12 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod driver;
 pub mod election;
 pub mod etcd;
+pub mod http;
+pub mod metrics;
 pub mod protections;
+pub mod report;
+pub mod signals;
+pub mod telemetry;
