@@ -8,6 +8,9 @@ use nix::time::{ClockId, clock_gettime};
 use crate::election::{Instant, Reading, WallTime};
 
 /// Reads both clocks.
+///
+/// # Panics
+/// Never on Linux, which has both clocks.
 #[must_use]
 pub fn now() -> Reading {
     Reading {

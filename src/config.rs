@@ -6,6 +6,23 @@ use std::path::PathBuf;
 
 use crate::election::{Epoch, Identity, Timings};
 
+mod credentials;
+mod duration;
+mod endpoints;
+mod fault;
+mod listen;
+mod names;
+mod parse;
+mod sources;
+
+pub use credentials::{FileFault, read_password};
+pub use duration::{DurationFault, Span, parse_duration};
+pub use endpoints::{ENDPOINTS_MAX, EndpointFault};
+pub use fault::{ConfigFault, FaultKind};
+pub use listen::{HTTP_PORT, ListenFault, TELEMETRY_PORT, default_http, default_telemetry, parse_telemetry};
+pub use names::{NameFault, check_identity};
+pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
+
 /// Everything `bellwether run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -21,6 +38,19 @@ pub struct Config {
     pub telemetry: SocketAddr,
     /// Logs.
     pub log: LogConfig,
+    /// What is allowed but should be known: one sentence each, to be logged at the start.
+    pub warnings: Vec<String>,
+}
+
+/// Which lock: enough to look at an election from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockConfig {
+    /// `--election`
+    pub name: String,
+    /// `--namespace`
+    pub namespace: String,
+    /// `--lock-key`, default `/bellwether/<namespace>/<election>`.
+    pub lock_key: LockKeyName,
 }
 
 /// Who contends for what.

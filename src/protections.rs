@@ -27,22 +27,14 @@ impl Protections {
     pub const NO_MARGIN: Self = Self { code: 2, name: "no-margin" };
     /// A keep-alive's answer counts without a confirm.
     pub const NO_CONFIRM: Self = Self { code: 3, name: "no-confirm" };
-    /// The confirm leaves together with the keep-alive instead of after its answer.
-    pub const CONFIRM_BESIDE: Self = Self { code: 4, name: "confirm-beside" };
     /// `until` counts from the arrival of the answer instead of from the sending of its request.
-    pub const LATEST_SEND: Self = Self { code: 5, name: "latest-send" };
+    pub const LATEST_SEND: Self = Self { code: 4, name: "latest-send" };
     /// The view is published after the effects have run.
-    pub const VIEW_AFTER_EFFECTS: Self = Self { code: 6, name: "view-after-effects" };
+    pub const VIEW_AFTER_EFFECTS: Self = Self { code: 5, name: "view-after-effects" };
 
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::NO_REQUEST_CHECK,
-        Self::NO_MARGIN,
-        Self::NO_CONFIRM,
-        Self::CONFIRM_BESIDE,
-        Self::LATEST_SEND,
-        Self::VIEW_AFTER_EFFECTS,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::NO_REQUEST_CHECK, Self::NO_MARGIN, Self::NO_CONFIRM, Self::LATEST_SEND, Self::VIEW_AFTER_EFFECTS];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.
     #[must_use]

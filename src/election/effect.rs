@@ -79,7 +79,7 @@ pub enum Call {
     /// many there are), and, when `before` is set, the two candidates registered last before that
     /// revision (`max_create_revision = before − 1`, newest first).
     Observe {
-        /// My own candidate key's create_revision.
+        /// My own candidate key's `create_revision`.
         before: Option<Revision>,
     },
     /// `TXN IF create_revision(my candidate key)==0 THEN put(it, record, lease) ELSE get(it)`.
@@ -89,7 +89,7 @@ pub enum Call {
         /// The value.
         record: CandidateRecord,
     },
-    /// Delete my candidate key if its create_revision is this one.
+    /// Delete my candidate key if its `create_revision` is this one.
     Unregister {
         /// The guard.
         create_revision: Revision,
@@ -104,7 +104,7 @@ pub enum Call {
     },
     /// Read the lock key: the second half of a confirmed renewal.
     Confirm,
-    /// Delete the lock key if its create_revision is this one.
+    /// Delete the lock key if its `create_revision` is this one.
     DeleteLock {
         /// The guard.
         create_revision: Revision,

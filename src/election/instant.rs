@@ -134,6 +134,6 @@ impl Until {
 
 /// Nanoseconds in `duration`, the largest number when it is longer than 584 years.
 const fn nanos_of(duration: Duration) -> u64 {
-    let nanos = duration.as_nanos();
-    if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
+    let whole = duration.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(duration.subsec_nanos() as u64)
 }

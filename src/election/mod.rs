@@ -1,14 +1,23 @@
 //! The whole protocol as a state machine that does no IO, reads no clock, spawns nothing and draws no
 //! randomness of its own. The same state and the same input give the same output.
 
+mod asks;
+mod backoff;
+mod candidate;
 mod effect;
+mod endpoints;
 mod event;
 mod ids;
 mod instant;
+mod lease;
 mod notice;
+mod random;
+mod sight;
+mod state;
 mod timings;
 mod view;
 
+pub use candidate::{Candidate, Settings};
 pub use effect::{CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Request, WatchTarget};
 pub use event::{Answer, Body, CallError, CallErrorKind, CandidateKey, Change, Event, Header, LockKey};
 pub use ids::{
@@ -16,7 +25,7 @@ pub use ids::{
 };
 pub use instant::{Instant, Reading, Until, WallTime};
 pub use notice::{ClaimResult, Notice, Reason, RenewalFailure};
-pub use timings::{LEASE_TTL_MAX, LEASE_TTL_MIN, TimingFault, Timings, TimingsRequest};
+pub use timings::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASE_TTL_RIDES_OUT_ELECTION, TimingFault, Timings, TimingsRequest};
 pub use view::{
     CandidateView, EndpointHealth, EndpointView, EtcdContact, KnownLeader, Lead, NotLeading, PublicState, RECENT_TERMS,
     RecentTerm, View,

@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Shortest lease: etcd's own minimum with its default election timeout of 1 s is ceil(1.5 × 1 s).
 pub const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
 /// Longest lease: an hour without a leader after a crash is never what was meant.
-pub const LEASE_TTL_MAX: Duration = Duration::from_secs(3600);
+pub const LEASE_TTL_MAX: Duration = Duration::from_hours(1);
 /// Below this an etcd leader election (2 to 3 s, once in twelve 3.03 s) cannot be ridden out.
 pub const LEASE_TTL_RIDES_OUT_ELECTION: Duration = Duration::from_secs(8);
 /// Shortest of the intervals below a lease: under it the timers cost more than they protect.

@@ -1,7 +1,10 @@
-//! A child process that dies with its parent and is reaped when it is dropped.
+//! Child processes that cannot outlive the tests.
 
-use std::os::unix::process::CommandExt;
+use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +19,55 @@ use crate::moment::Moment;
 /// How often an awaited exit is looked for: fine enough to measure with, cheap enough not to matter.
 const EXIT_POLL: Duration = Duration::from_millis(1);
 
-/// A running child.
+/// A command, and where to send what came of it.
+type Order = (Command, SyncSender<io::Result<Child>>);
+
+/// Starts a process that the kernel kills when this one dies, however that comes about.
+///
+/// The kernel counts the *thread* that started a process as its parent here, and a test's thread ends
+/// with the test: so one thread that lives as long as the process starts them all.
+///
+/// # Errors
+/// When the program cannot be started.
+pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Mutex<SyncSender<Order>>> = OnceLock::new();
+    let parent = nix::unistd::getpid();
+    let die_with_parent = move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The parent may have died before the line above: then nobody will send the signal.
+        if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    #[expect(unsafe_code, reason = "a child can be tied to its parent only between fork and exec")]
+    // SAFETY: the closure calls prctl and getppid only, which are async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(die_with_parent);
+    }
+    let spawner = SPAWNER.get_or_init(|| Mutex::new(start_spawner()));
+    let gone = || io::Error::other("the thread that starts processes has ended");
+    let (answer, started) = sync_channel(1);
+    spawner.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer)).map_err(|_gone| gone())?;
+    started.recv().map_err(|_gone| gone())?
+}
+
+fn start_spawner() -> SyncSender<Order> {
+    let (orders, inbox) = sync_channel::<Order>(1);
+    let serve = move || {
+        while let Ok((mut command, answer)) = inbox.recv() {
+            // Fails when the asker is gone, and then nobody misses the child: it is killed as it is dropped.
+            if let Err(unsent) = answer.send(command.spawn())
+                && let Ok(mut child) = unsent.0
+            {
+                child.kill().ok();
+                child.wait().ok();
+            }
+        }
+    };
+    // If no thread can be started `serve` is dropped, and with it the inbox: whoever asks gets an error.
+    thread::Builder::new().name("starts processes".to_owned()).spawn(serve).ok();
+    orders
+}
+
+/// A running child. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -24,25 +75,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`. The kernel kills the child when the *thread* that called this ends, however it ends:
-    /// call it from one that lives as long as the child shall, not from a blocking pool.
+    /// Starts `command`. The child dies with this process, however that comes about.
     ///
     /// # Errors
     /// When the command cannot be started.
-    pub fn spawn(command: &mut Command) -> Result<Self> {
-        let parent = nix::unistd::getpid();
-        let die_with_parent = move || {
-            prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have died before the line above: then nobody will send the signal.
-            if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
-        };
-        #[expect(unsafe_code, reason = "a child can be tied to its parent only between fork and exec")]
-        // SAFETY: the closure calls prctl and getppid only, which are async-signal-safe, and allocates nothing.
-        unsafe {
-            command.pre_exec(die_with_parent);
-        }
-        let child =
-            command.spawn().with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+    pub fn spawn(command: Command) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = spawn_bound(command).with_context(|| format!("cannot start {program}"))?;
         Ok(Self { child, exited: None })
     }
 
@@ -115,7 +154,9 @@ mod tests {
     use super::*;
 
     fn sleeper() -> Process {
-        Process::spawn(Command::new("sleep").arg("3600")).unwrap()
+        let mut command = Command::new("sleep");
+        command.arg("3600");
+        Process::spawn(command).unwrap()
     }
 
     fn is_there(pid: u32) -> bool {
@@ -133,15 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn a_child_dies_with_the_thread_that_started_it() {
+    fn a_child_outlives_the_thread_that_asked_for_it() {
         let mut process = thread::scope(|scope| scope.spawn(sleeper).join().unwrap());
-        let status = process.wait_exit(Duration::from_secs(10)).unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::SIGKILL as i32));
+        process.wait_exit(Duration::from_millis(20)).unwrap_err();
     }
 
     #[test]
     fn a_process_that_has_exited_gets_no_signal() {
-        let mut process = Process::spawn(&mut Command::new("true")).unwrap();
+        let mut process = Process::spawn(Command::new("true")).unwrap();
         assert!(process.wait_exit(Duration::from_secs(10)).unwrap().success());
         process.signal(Signal::SIGTERM).unwrap_err();
     }

@@ -128,7 +128,7 @@ impl Sidecar {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_at(options: SidecarOptions, http: SocketAddr, telemetry: SocketAddr) -> Result<Self> {
-        let mut process = Process::spawn(&mut options.command(http, telemetry))?;
+        let mut process = Process::spawn(options.command(http, telemetry))?;
         let stdout = Lines::read(process.child_mut().stdout.take().context("stdout is piped")?)?;
         let stderr = Lines::read(process.child_mut().stderr.take().context("stderr is piped")?)?;
         let mut sidecar = Self { options, http, telemetry, process, stdout, stderr };

@@ -1,0 +1,337 @@
+//! From flags and environment to a [`Config`], or to every fault in them at once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::credentials::{FileFault, parse_auth, parse_tls};
+use super::duration::{Span, parse_duration};
+use super::endpoints::{Endpoints, parse_endpoints};
+use super::fault::{ConfigFault, FaultKind, timing_flags};
+use super::listen::{default_http, default_telemetry, parse_http_item, parse_telemetry};
+use super::names::{NameFault, check_election, check_identity, check_lock_key, check_namespace};
+use super::sources::{Sources, Surroundings};
+use super::{
+    Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat, LogLevel,
+};
+use crate::cli::flags::{CandidateFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags};
+use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, Timings, TimingsRequest};
+
+impl Config {
+    /// Parses everything `bellwether run` was given.
+    ///
+    /// # Errors
+    /// Every fault there is, never only the first.
+    pub fn parse(flags: &RunFlags, sources: &Sources, surroundings: &Surroundings) -> Result<Self, Vec<ConfigFault>> {
+        let mut faults = Faults::new(sources);
+        let lock = parse_lock(&flags.lock, surroundings, &mut faults);
+        let candidate = parse_candidate(&flags.candidate, surroundings, &mut faults);
+        let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);
+        let timings = parse_timings(&flags.timings, &mut faults);
+        let listeners = parse_listeners(&flags.http, &mut faults);
+        let log = parse_log(&flags.log, &mut faults);
+        let (Some(lock), Some((identity, epoch)), Some(etcd), Some(timings), Some((http, telemetry)), Some(log), true) =
+            (lock, candidate, etcd, timings, listeners, log, faults.list.is_empty())
+        else {
+            return Err(faults.list);
+        };
+        let mut config = Self {
+            election: ElectionConfig {
+                name: lock.name,
+                namespace: lock.namespace,
+                identity,
+                lock_key: lock.lock_key,
+                epoch,
+            },
+            etcd,
+            timings,
+            http,
+            telemetry,
+            log,
+            warnings: Vec::new(),
+        };
+        config.warnings = warnings(&config);
+        Ok(config)
+    }
+}
+
+impl LockConfig {
+    /// Parses what it takes to look at an election in etcd without taking part.
+    ///
+    /// # Errors
+    /// Every fault there is, never only the first.
+    pub fn parse(
+        lock: &LockFlags,
+        etcd: &EtcdFlags,
+        sources: &Sources,
+        surroundings: &Surroundings,
+    ) -> Result<(Self, EtcdConfig), Vec<ConfigFault>> {
+        let mut faults = Faults::new(sources);
+        let lock = parse_lock(lock, surroundings, &mut faults);
+        let etcd = parse_etcd(etcd, surroundings, &mut faults);
+        match (lock, etcd) {
+            (Some(lock), Some(etcd)) if faults.list.is_empty() => Ok((lock, etcd)),
+            (Some(_) | None, _) => Err(faults.list),
+        }
+    }
+}
+
+/// The faults found so far, and how to look at a setting.
+pub(super) struct Faults<'a> {
+    sources: &'a Sources,
+    list: Vec<ConfigFault>,
+}
+
+impl<'a> Faults<'a> {
+    fn new(sources: &'a Sources) -> Self {
+        Self { sources, list: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, kind: FaultKind) {
+        self.list.push(ConfigFault::new(kind, self.sources));
+    }
+
+    /// The value, or its fault on the list.
+    pub(super) fn keep<T>(&mut self, result: Result<T, FaultKind>) -> Option<T> {
+        result.map_err(|kind| self.push(kind)).ok()
+    }
+
+    pub(super) fn value<'b>(&self, flag: &str, given: Option<&'b String>) -> Option<&'b str> {
+        self.sources.value(flag, given)
+    }
+
+    pub(super) fn path(&self, flag: &str, given: Option<&String>) -> Option<PathBuf> {
+        self.value(flag, given).map(PathBuf::from)
+    }
+
+    pub(super) fn file<T>(&mut self, flag: &'static str, path: &Path, read: Result<T, FileFault>) -> Option<T> {
+        self.keep(read.map_err(|fault| FaultKind::File { flag, path: path.to_owned(), fault }))
+    }
+
+    /// A value that passes `check`.
+    fn name(&mut self, flag: &'static str, value: &str, check: fn(&str) -> Result<(), NameFault>) -> Option<String> {
+        let checked = check(value).map_err(|fault| FaultKind::Name { flag, value: value.to_owned(), fault });
+        self.keep(checked).map(|()| value.to_owned())
+    }
+
+    /// One of a few words.
+    fn choice<T: Copy>(
+        &mut self,
+        flag: &'static str,
+        value: &str,
+        choices: &'static str,
+        known: &[(&str, T)],
+    ) -> Option<T> {
+        let found = known.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+        self.keep(found.ok_or_else(|| FaultKind::Choice { flag, value: value.to_owned(), choices }))
+    }
+}
+
+fn parse_lock(flags: &LockFlags, surroundings: &Surroundings, faults: &mut Faults<'_>) -> Option<LockConfig> {
+    let name = if let Some(name) = faults.value("--election", flags.election.as_ref()) {
+        faults.name("--election", name, check_election)
+    } else {
+        faults.push(FaultKind::Missing {
+            flag: "--election",
+            hint: "name what the replicas contend for, for example --election web",
+        });
+        None
+    };
+    let namespace = match faults.value("--namespace", flags.namespace.as_ref()) {
+        Some(namespace) => faults.name("--namespace", namespace, check_namespace),
+        None => faults.keep(namespace_of_the_pod(&surroundings.namespace_file)),
+    };
+    let lock_key = match faults.value("--lock-key", flags.lock_key.as_ref()) {
+        Some(key) => faults.name("--lock-key", key, check_lock_key),
+        None => {
+            name.as_ref().zip(namespace.as_ref()).map(|(name, namespace)| format!("/bellwether/{namespace}/{name}"))
+        }
+    };
+    Some(LockConfig { name: name?, namespace: namespace?, lock_key: LockKeyName(lock_key?) })
+}
+
+/// A file that is there but cannot be read is a fault: guessing could put two replicas into two elections.
+fn namespace_of_the_pod(file: &Path) -> Result<String, FaultKind> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok("default".into());
+        }
+        Err(error) => return Err(FaultKind::NamespaceFile { path: file.to_owned(), error: error.to_string() }),
+    };
+    let value = text.trim().to_owned();
+    match check_namespace(&value) {
+        Ok(()) => Ok(value),
+        Err(fault) => Err(FaultKind::NamespaceDefault { value, fault }),
+    }
+}
+
+fn parse_candidate(
+    flags: &CandidateFlags,
+    surroundings: &Surroundings,
+    faults: &mut Faults<'_>,
+) -> Option<(Identity, Epoch)> {
+    let identity = match faults.value("--identity", flags.identity.as_ref()) {
+        Some(identity) => faults.name("--identity", identity, check_identity),
+        None => faults.keep(identity_of_the_host(&surroundings.host_name)),
+    };
+    let epoch = match faults.value("--epoch", flags.epoch.as_ref()) {
+        Some(text) => {
+            let number = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+            faults.keep(number.ok_or_else(|| FaultKind::Epoch(text.to_owned())))
+        }
+        None => Some(0),
+    };
+    Some((Identity::new(&identity?), Epoch(epoch?)))
+}
+
+fn identity_of_the_host(name: &str) -> Result<String, FaultKind> {
+    match check_identity(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(fault) => Err(FaultKind::HostName { value: name.to_owned(), fault }),
+    }
+}
+
+fn parse_etcd(flags: &EtcdFlags, surroundings: &Surroundings, faults: &mut Faults<'_>) -> Option<EtcdConfig> {
+    let endpoints = parse_endpoint_flag(&flags.etcd_endpoints, faults);
+    let tls = parse_tls(flags, endpoints.as_ref().map(|endpoints| endpoints.tls), faults);
+    let auth = parse_auth(flags, surroundings, faults);
+    Some(EtcdConfig { endpoints: endpoints?.urls, tls, auth })
+}
+
+fn parse_endpoint_flag(given: &[String], faults: &mut Faults<'_>) -> Option<Endpoints> {
+    let lists = faults.sources.values("--etcd-endpoints", given);
+    if lists.is_empty() {
+        faults.push(FaultKind::Missing {
+            flag: "--etcd-endpoints",
+            hint: "list etcd's URLs, for example --etcd-endpoints https://etcd-0:2379,https://etcd-1:2379",
+        });
+        return None;
+    }
+    match parse_endpoints(&lists) {
+        Ok(endpoints) => Some(endpoints),
+        Err(found) => {
+            for fault in found {
+                faults.push(FaultKind::Endpoints(fault));
+            }
+            None
+        }
+    }
+}
+
+fn parse_timings(flags: &TimingFlags, faults: &mut Faults<'_>) -> Option<Timings> {
+    let mut unread: Vec<&'static str> = Vec::new();
+    let mut duration = |flag: &'static str, given: &Option<String>| -> Option<Duration> {
+        let text = faults.value(flag, given.as_ref())?;
+        match parse_duration(text) {
+            Ok(duration) => Some(duration),
+            Err(fault) => {
+                unread.push(flag);
+                faults.push(FaultKind::Duration { flag, value: text.to_owned(), fault });
+                None
+            }
+        }
+    };
+    let request = TimingsRequest {
+        lease_ttl: duration("--lease-ttl", &flags.lease_ttl),
+        keepalive_interval: duration("--keepalive-interval", &flags.keepalive_interval),
+        attempt_timeout: duration("--attempt-timeout", &flags.attempt_timeout),
+        safety_margin: duration("--safety-margin", &flags.safety_margin),
+        reconnect_window: duration("--reconnect-window", &flags.reconnect_window),
+        answer_validity: duration("--answer-validity", &flags.answer_validity),
+        drain_timeout: duration("--drain-timeout", &flags.drain_timeout),
+    };
+    match Timings::new(request) {
+        Ok(timings) => unread.is_empty().then_some(timings),
+        Err(found) => {
+            // A relation with a side that could not be read says nothing about what the user meant.
+            for fault in found {
+                if !timing_flags(&fault).iter().any(|flag| unread.contains(flag)) {
+                    faults.push(FaultKind::Timing(fault));
+                }
+            }
+            None
+        }
+    }
+}
+
+fn parse_listeners(flags: &HttpFlags, faults: &mut Faults<'_>) -> Option<(HttpConfig, SocketAddr)> {
+    let lists = faults.sources.values("--http", &flags.http);
+    let mut listen = if lists.is_empty() { default_http() } else { Vec::new() };
+    for item in lists.iter().flat_map(|list| list.split(',')).map(str::trim) {
+        let parsed =
+            parse_http_item(item).map_err(|fault| FaultKind::Listen { flag: "--http", value: item.to_owned(), fault });
+        listen.extend(faults.keep(parsed).unwrap_or_default());
+    }
+    let telemetry = match faults.value("--telemetry", flags.telemetry.as_ref()) {
+        Some(text) => {
+            let flag = "--telemetry";
+            faults.keep(parse_telemetry(text).map_err(|fault| FaultKind::Listen {
+                flag,
+                value: text.to_owned(),
+                fault,
+            }))
+        }
+        None => Some(default_telemetry()),
+    };
+    find_collisions(&listen, telemetry, faults);
+    let allow_remote_resign = match faults.value("--allow-remote-resign", flags.allow_remote_resign.as_ref()) {
+        Some(text) => faults.choice("--allow-remote-resign", text, "true, false", &[("true", true), ("false", false)]),
+        None => Some(false),
+    };
+    Some((HttpConfig { listen, allow_remote_resign: allow_remote_resign? }, telemetry?))
+}
+
+fn find_collisions(listen: &[HttpListen], telemetry: Option<SocketAddr>, faults: &mut Faults<'_>) {
+    let mut seen: Vec<(&'static str, HttpListen)> = Vec::new();
+    let http = listen.iter().cloned().map(|address| ("--http", address));
+    let telemetry = telemetry.map(|address| ("--telemetry", HttpListen::Tcp(address)));
+    for (flag, address) in http.chain(telemetry) {
+        match seen.iter().find(|(_, other)| address.collides_with(other)) {
+            Some((other_flag, other)) => faults.push(FaultKind::Collision {
+                flag,
+                address: address.to_string(),
+                other_flag,
+                other: other.to_string(),
+            }),
+            None => seen.push((flag, address)),
+        }
+    }
+}
+
+fn parse_log(flags: &LogFlags, faults: &mut Faults<'_>) -> Option<LogConfig> {
+    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = match faults.value("--log-format", flags.log_format.as_ref()) {
+        Some(text) => faults.choice("--log-format", text, "auto, text, json", &formats),
+        None => Some(LogFormat::Auto),
+    };
+    let levels =
+        [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug)];
+    let level = match faults.value("--log-level", flags.log_level.as_ref()) {
+        Some(text) => faults.choice("--log-level", text, "error, warn, info, debug", &levels),
+        None => Some(LogLevel::Info),
+    };
+    Some(LogConfig { format: format?, level: level? })
+}
+
+/// What is allowed but should be known, one sentence each.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !config.timings.rides_out_an_etcd_election() {
+        warnings.push(format!(
+            "--lease-ttl {}: below {} a leader cannot keep its lease through an election inside etcd, which takes 2 to 3 s",
+            Span(config.timings.lease_ttl()),
+            Span(LEASE_TTL_RIDES_OUT_ELECTION),
+        ));
+    }
+    if config.etcd.auth.is_some() && config.etcd.tls.is_none() {
+        warnings
+            .push("--etcd-user: the password goes to etcd in clear text, because --etcd-endpoints is not https".into());
+    }
+    for address in config.http.listen.iter().filter_map(HttpListen::tcp) {
+        if !address.ip().to_canonical().is_loopback() {
+            warnings.push(format!("--http {address}: other machines can ask this sidecar who leads"));
+        }
+    }
+    warnings
+}

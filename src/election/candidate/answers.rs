@@ -1,0 +1,247 @@
+//! What comes back from etcd: admitted or not, then sorted to whoever asked.
+
+use super::{Bar, Candidate, failure, timeout_error};
+use crate::election::asks::Sent;
+use crate::election::effect::{Call, Effect, Operation, Request};
+use crate::election::endpoints::Membership;
+use crate::election::event::{Answer, Body, CallError, CallErrorKind, Header};
+use crate::election::ids::{EndpointId, OpId, Revision};
+use crate::election::instant::{Instant, Reading};
+use crate::election::notice::{Notice, Reason};
+use crate::election::sight::Registration;
+use crate::election::state::State;
+
+use std::time::Duration;
+
+/// How often every endpoint is asked for its version, cluster and alarms: often enough for an operator
+/// who watches `/status` during an upgrade, next to nothing for etcd.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Candidate {
+    pub(super) fn on_answered(&mut self, now: Reading, id: OpId, result: Result<Answer, CallError>) {
+        if let Some(place) = self.probes.iter().position(|sent| sent.id == id) {
+            let sent = self.probes.swap_remove(place);
+            self.on_probed(now, &sent, result);
+        } else if self.attempt_confirming(id) {
+            self.on_confirm_answered(now, id, result);
+        } else {
+            match result {
+                Ok(answer) => self.on_ask_answered(now, id, answer),
+                Err(error) if error.kind == CallErrorKind::LeaseNotFound => self.on_ask_lost_its_lease(now, id, error),
+                Err(error) => self.on_ask_failed(now, id, error),
+            }
+        }
+    }
+
+    fn on_ask_answered(&mut self, now: Reading, id: OpId, answer: Answer) {
+        let Some((call, sent)) = self.asks.answered(id) else { return };
+        if !self.admit(now, sent.endpoint, answer.header, linearizable_floor(&call, &sent)) {
+            if self.bar.is_none() {
+                self.ask(now, call);
+            }
+            return;
+        }
+        let header = answer.header;
+        match (call, answer.body) {
+            (Call::Grant { lease, .. }, Body::Granted { .. }) => self.on_granted(now, lease),
+            (Call::Observe { before }, Body::Observed { lock, candidates, candidates_total, ahead }) => {
+                let ahead = before.filter(|before| Some(*before) == self.place()).map(|_| ahead);
+                self.on_observed(now, header, lock, ahead, candidates, candidates_total);
+            }
+            (Call::Register { lease, .. }, Body::Registered(key)) => self.on_registered(now, lease, &key),
+            (Call::Unregister { .. }, Body::Gone) => self.registration = Registration::None,
+            (Call::Claim { lease, .. }, Body::Claimed { won, lock }) => {
+                self.on_claimed(now, lease, &sent, header, won, lock);
+            }
+            (Call::DeleteLock { .. }, Body::Gone) => self.on_lock_deleted_by_me(now),
+            (Call::Revoke { lease }, Body::Gone) => self.on_revoked(now, lease),
+            (call, body) => unreachable!("{:?} answered with {body:?}", call.operation()),
+        }
+    }
+
+    fn on_ask_failed(&mut self, now: Reading, id: OpId, error: CallError) {
+        if let Some((endpoint, operation)) = self.asks.failed(now, &mut self.random, id) {
+            self.note_failure(now, endpoint, operation, error);
+        }
+    }
+
+    fn on_ask_lost_its_lease(&mut self, now: Reading, id: OpId, error: CallError) {
+        let Some((call, sent)) = self.asks.answered(id) else { return };
+        self.tell(failure(sent.endpoint, call.operation(), error));
+        match call {
+            Call::Register { lease, .. } => self.on_lease_missing(now, lease),
+            Call::Claim { lease, .. } => self.on_claim_lost_its_lease(now, lease),
+            Call::Probe
+            | Call::Grant { .. }
+            | Call::Observe { .. }
+            | Call::Unregister { .. }
+            | Call::Confirm
+            | Call::DeleteLock { .. }
+            | Call::Revoke { .. } => unreachable!("{:?} attaches no lease", call.operation()),
+        }
+    }
+
+    pub(super) fn expire_asks(&mut self, now: Reading) {
+        for id in self.asks.overdue(now.boot, self.attempt_timeout()) {
+            self.on_ask_failed(now, id, timeout_error());
+        }
+    }
+
+    /// Takes in a header. False when the answer must not be used: it is of another cluster, or shows that
+    /// the store was reset. `floor` is set for linearizable answers only.
+    pub(super) fn admit(
+        &mut self,
+        now: Reading,
+        endpoint: EndpointId,
+        header: Header,
+        floor: Option<Revision>,
+    ) -> bool {
+        if self.endpoints.is_refused(endpoint) {
+            return false;
+        }
+        match self.endpoints.answered(endpoint, header.cluster) {
+            Membership::Ours => {}
+            Membership::Foreign { pinned } => {
+                let found = header.cluster;
+                if self.state == State::Starting {
+                    self.tell(Notice::SeveralClusters { endpoint, pinned, found });
+                    self.bar(now, Bar::SeveralClusters);
+                } else {
+                    self.tell(Notice::EndpointRefused { endpoint, pinned, found });
+                }
+                return false;
+            }
+        }
+        self.answered_at = Some(now.boot);
+        self.failing_since = None;
+        if let Some(floor) = floor
+            && header.revision < floor
+            && self.bar.is_none()
+        {
+            self.tell(Notice::StoreReset { seen: floor, now: header.revision });
+            self.revision_seen = header.revision;
+            self.bar(now, Bar::StoreReset);
+            return false;
+        }
+        self.revision_seen = self.revision_seen.max(header.revision);
+        true
+    }
+
+    /// May not lead until restarted: lets go of everything and only looks on.
+    fn bar(&mut self, now: Reading, bar: Bar) {
+        self.bar = Some(bar);
+        let reason = match bar {
+            Bar::StoreReset => Reason::StoreReset,
+            Bar::SeveralClusters => Reason::SeveralClusters,
+        };
+        if matches!(self.state, State::Leading { .. } | State::Jeopardy { .. }) {
+            self.transition(reason, State::lose);
+        }
+        self.asks.give_up_all();
+        self.drop_watches();
+        self.sight.forget();
+        self.forget_place();
+        self.registration = Registration::None;
+        self.revoke_lease(now);
+        self.observe_at = now.boot;
+    }
+
+    /// A failure of something that is tried again until it works: the measure of whether etcd answers.
+    pub(super) fn note_failure(&mut self, now: Reading, endpoint: EndpointId, operation: Operation, error: CallError) {
+        self.failing_since.get_or_insert(now.boot);
+        self.endpoints.failed(endpoint, operation, error.kind);
+        if error.kind == CallErrorKind::Timeout {
+            self.distrust_watches_on(endpoint);
+        }
+        self.tell(failure(endpoint, operation, error));
+    }
+
+    fn on_probed(&mut self, now: Reading, sent: &Sent, result: Result<Answer, CallError>) {
+        self.unprobed = self.unprobed.saturating_sub(1);
+        let endpoint = sent.endpoint;
+        match result {
+            Ok(answer) => {
+                if !self.admit(now, endpoint, answer.header, None) {
+                    return;
+                }
+                let Body::Probed { version, no_space } = answer.body else {
+                    unreachable!("a probe answered with {:?}", answer.body)
+                };
+                if self.endpoints.set_version(endpoint, &version) {
+                    self.tell(Notice::ServerVersion { endpoint, version });
+                }
+                if no_space && !self.no_space {
+                    self.tell(Notice::NoSpace { endpoint });
+                }
+                self.no_space = no_space;
+            }
+            Err(error) => {
+                self.endpoints.failed(endpoint, Operation::Probe, error.kind);
+                self.tell(failure(endpoint, Operation::Probe, error));
+            }
+        }
+    }
+
+    pub(super) fn expire_probes(&mut self, now: Reading) {
+        let timeout = self.attempt_timeout();
+        let (overdue, waiting): (Vec<_>, Vec<_>) =
+            self.probes.drain(..).partition(|sent| now.boot >= sent.at.boot.after(timeout));
+        self.probes = waiting;
+        for sent in overdue {
+            self.on_probed(now, &sent, Err(timeout_error()));
+        }
+    }
+
+    pub(super) fn advance_probes(&mut self, now: Reading) {
+        if now.boot < self.probe_at || !self.probes.is_empty() {
+            return;
+        }
+        self.probe_at = now.boot.after(PROBE_INTERVAL);
+        for endpoint in self.endpoints.ids().filter(|id| !self.endpoints.is_refused(*id)).collect::<Vec<_>>() {
+            let id = self.fresh_op();
+            let timeout = self.attempt_timeout();
+            self.effects.push_back(Effect::Request(Request { id, endpoint, timeout, call: Call::Probe }));
+            self.probes.push(Sent { id, endpoint, at: now, floor: self.revision_seen });
+        }
+    }
+
+    pub(super) fn probe_deadline(&self) -> Option<Instant> {
+        let timeout = self.attempt_timeout();
+        self.probes.iter().map(|sent| sent.at.boot.after(timeout)).min().or(Some(self.probe_at))
+    }
+
+    /// Notes whether etcd answers, for the view, and what no answer means for what is known.
+    pub(super) fn advance_contact(&mut self, now: Reading) {
+        let silent = self.failing_since.is_some_and(|since| now.boot >= since.after(self.attempt_timeout()));
+        if silent && !self.unreachable {
+            // How long the lock has carried this lease unled counts only while etcd can be asked.
+            self.unled_since = None;
+        }
+        if !silent && self.unreachable {
+            self.tell(Notice::EtcdBack);
+        }
+        self.unreachable = silent;
+    }
+
+    pub(super) fn contact_deadline(&self) -> Option<Instant> {
+        let failing = self.failing_since?;
+        if !self.unreachable {
+            return Some(failing.after(self.attempt_timeout()));
+        }
+        let forgotten = self.answered_at?.after(self.lease_ttl());
+        self.view.leader.is_some().then_some(forgotten)
+    }
+}
+
+/// The revision a linearizable answer to this call cannot be below.
+fn linearizable_floor(call: &Call, sent: &Sent) -> Option<Revision> {
+    match call {
+        Call::Observe { .. }
+        | Call::Register { .. }
+        | Call::Unregister { .. }
+        | Call::Claim { .. }
+        | Call::Confirm
+        | Call::DeleteLock { .. } => Some(sent.floor),
+        Call::Probe | Call::Grant { .. } | Call::Revoke { .. } => None,
+    }
+}

@@ -1,0 +1,201 @@
+//! In line for the lock: registering, claiming, and what to do with a lock that carries this candidate's
+//! lease while it does not lead.
+
+use std::time::Duration;
+
+use super::Candidate;
+use crate::election::asks::Sent;
+use crate::election::effect::{Call, CandidateRecord, Operation};
+use crate::election::event::{CandidateKey, Header, LockKey};
+use crate::election::ids::{LeaseId, Term};
+use crate::election::instant::{Instant, Reading};
+use crate::election::lease::Lease;
+use crate::election::notice::{ClaimResult, Notice, Reason};
+use crate::election::sight::{Ahead, Registration};
+use crate::election::state::State;
+
+/// Who is not the heir lets it go first for a time between these two: longer than a claim takes on a
+/// loaded etcd (p99 12 ms on three members), and spread so that the others do not come all at once.
+const CLAIM_DELAY_LEAST: Duration = Duration::from_millis(100);
+const CLAIM_DELAY_MOST: Duration = Duration::from_millis(200);
+/// After the lock has been free this long, nobody else wants it: a cool-down ends.
+const FREE_FOR_ANYONE: Duration = Duration::from_secs(1);
+
+impl Candidate {
+    pub(super) fn advance_registration(&mut self, now: Reading) {
+        if let Registration::Taken { retry_at, .. } = self.registration
+            && now.boot >= retry_at
+        {
+            self.registration = Registration::None;
+        }
+        match self.state {
+            State::Starting | State::Standby | State::Leading { .. } | State::Jeopardy { .. } => {}
+            State::StandingDown(_) | State::Stopped => return,
+        }
+        let Some(lease) = self.held().map(|lease| lease.id) else { return };
+        match self.registration {
+            Registration::None if !self.asks.is_asking(Operation::Register) => {
+                self.ask(now, Call::Register { lease, record: self.record(now, None) });
+            }
+            Registration::Leaving { create_revision } => {
+                self.ask(now, Call::Unregister { create_revision });
+            }
+            Registration::None | Registration::Registered { .. } | Registration::Taken { .. } => {}
+        }
+        if self.state == State::Starting && self.may_stand_by() {
+            self.transition(Reason::Registered, State::register);
+        }
+    }
+
+    /// Registered, the lock read, and every endpoint heard of or given up on: a list that names two
+    /// clusters is found out before it can elect two leaders.
+    fn may_stand_by(&self) -> bool {
+        matches!(self.registration, Registration::Registered { .. }) && self.sight.is_known() && self.unprobed == 0
+    }
+
+    const fn record(&self, now: Reading, leading_since: Option<crate::election::WallTime>) -> CandidateRecord {
+        CandidateRecord { epoch: self.settings.epoch, registered_at: now.wall, leading_since }
+    }
+
+    pub(super) fn on_registered(&mut self, now: Reading, lease: LeaseId, key: &CandidateKey) {
+        if self.held().is_none_or(|held| held.id != lease) {
+            return;
+        }
+        if key.lease == Some(lease) {
+            self.registration = Registration::Registered { create_revision: key.create_revision };
+            self.forget_place();
+        } else {
+            // An earlier life of this candidate is gone when its lease expires; another pod is not.
+            let retry_at = now.boot.after(self.settings.timings.keepalive_interval());
+            self.registration = Registration::Taken { lease: key.lease, retry_at };
+            self.tell(Notice::IdentityTaken { lease: key.lease });
+        }
+    }
+
+    pub(super) fn advance_campaign(&mut self, now: Reading) {
+        self.settle_unled(now);
+        if self.claim_at().is_some_and(|at| now.boot >= at) && !self.asks.is_asking(Operation::Claim) {
+            let lease = self.held().expect("only a holder of a lease may claim").id;
+            self.stay_away_until = None;
+            self.ask(now, Call::Claim { lease, record: self.record(now, Some(now.wall)) });
+        } else if self.sight.free_since().is_some() && self.claim_delay.is_none() {
+            self.claim_delay = Some(self.random.between(CLAIM_DELAY_LEAST, CLAIM_DELAY_MOST));
+        }
+    }
+
+    /// When to claim the lock; `None` when this candidate may not.
+    fn claim_at(&self) -> Option<Instant> {
+        let may = self.state == State::Standby
+            && self.bar.is_none()
+            && matches!(self.registration, Registration::Registered { .. })
+            && self.held().is_some_and(|lease| lease.kept.is_some());
+        let free_since = self.sight.free_since().filter(|_| may)?;
+        let in_turn = match self.ahead {
+            Ahead::Nobody => free_since,
+            Ahead::Unknown | Ahead::Candidate { .. } => free_since.after(self.claim_delay?),
+        };
+        let back = self.stay_away_until.map(|until| until.min(free_since.after(FREE_FOR_ANYONE)));
+        Some(back.map_or(in_turn, |back| back.max(in_turn)))
+    }
+
+    pub(super) fn on_claimed(
+        &mut self,
+        now: Reading,
+        lease: LeaseId,
+        sent: &Sent,
+        header: Header,
+        won: bool,
+        lock: LockKey,
+    ) {
+        let holds = lock.lease == Some(lease) && self.held().is_some_and(|held| held.id == lease);
+        self.tell(Notice::ClaimAnswered(match (won, holds) {
+            (true, _) => ClaimResult::Won,
+            (false, true) => ClaimResult::HeldAlready,
+            (false, false) => ClaimResult::Lost,
+        }));
+        let gone_since = self.sight.free_since();
+        let token = lock.create_revision;
+        let untouched = lock.is_untouched();
+        self.take_in_lock(now, header.revision, Some(lock));
+        if self.state != State::Standby || !holds || !untouched || !self.may_lead(now) {
+            return;
+        }
+        // The keep-alive before the claim counts if its answer had arrived before the claim left, and no
+        // etcd leader was elected in between. Otherwise the next confirmed renewal decides.
+        let kept = self.held().and_then(|lease| lease.kept);
+        if let Some(kept) = kept
+            && kept.arrived <= sent.at.boot
+            && kept.raft_term == header.raft_term
+        {
+            self.extend_until(kept);
+        }
+        if self.held().and_then(Lease::right).is_some_and(|right| !right.passed(now)) {
+            if let Some(gone_since) = gone_since {
+                self.tell(Notice::TookOver(now.boot.since(gone_since)));
+            }
+            self.lead(Term { epoch: self.settings.epoch, token }, Reason::Claimed);
+        }
+    }
+
+    pub(super) fn on_claim_lost_its_lease(&mut self, now: Reading, lease: LeaseId) {
+        self.tell(Notice::ClaimAnswered(ClaimResult::LeaseGone));
+        self.on_lease_missing(now, lease);
+    }
+
+    pub(super) fn lead(&mut self, term: Term, reason: Reason) {
+        self.stay_away_until = None;
+        self.unled_since = None;
+        self.transition(reason, |state| state.lead(term));
+    }
+
+    /// Neither resigned nor removed a moment ago, nor barred.
+    fn may_lead(&self, now: Reading) -> bool {
+        self.bar.is_none() && self.stay_away_until.is_none_or(|until| now.boot >= until)
+    }
+
+    /// The lock key, if it carries this candidate's lease, as its own claim made it, and it may lead.
+    pub(super) fn adoptable(&self) -> Option<&LockKey> {
+        let lease = self.held()?;
+        let lock = self.sight.carrying(lease.id)?;
+        (self.bar.is_none() && self.stay_away_until.is_none() && lock.is_untouched()).then_some(lock)
+    }
+
+    /// My lease on the lock while I do not lead (a claim that was thought lost, a release that was):
+    /// adopted by the next confirmed renewal if I may lead, else deleted; after T of neither the lease is
+    /// revoked. Otherwise nobody would ever lead again.
+    fn settle_unled(&mut self, now: Reading) {
+        if self.stay_away_until.is_some_and(|until| now.boot >= until) {
+            self.stay_away_until = None;
+        }
+        let Some(since) = self.unled_since else { return };
+        if now.boot >= since.after(self.lease_ttl()) {
+            match self.state {
+                State::Jeopardy { .. } => {
+                    self.revoke_lease(now);
+                    self.transition(Reason::LeaseLost, State::lose);
+                }
+                State::Standby => self.revoke_lease(now),
+                State::Starting | State::Leading { .. } | State::StandingDown(_) | State::Stopped => {}
+            }
+            return;
+        }
+        if self.state == State::Standby
+            && self.adoptable().is_none()
+            && let Some(lease) = self.held()
+            && let Some(lock) = self.sight.carrying(lease.id)
+        {
+            let create_revision = lock.create_revision;
+            self.ask(now, Call::DeleteLock { create_revision });
+        }
+    }
+
+    pub(super) fn campaign_deadline(&self) -> Option<Instant> {
+        let claim = self.claim_at().filter(|_| !self.asks.is_asking(Operation::Claim));
+        let retry = match self.registration {
+            Registration::Taken { retry_at, .. } => Some(retry_at),
+            Registration::None | Registration::Registered { .. } | Registration::Leaving { .. } => None,
+        };
+        let unled = self.unled_since.map(|since| since.after(self.lease_ttl()));
+        claim.into_iter().chain(retry).chain(unled).chain(self.stay_away_until).min()
+    }
+}

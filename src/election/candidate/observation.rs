@@ -1,0 +1,291 @@
+//! Knowing who holds the lock: a read, then a watch from there on, and a read again at least every TTL,
+//! because deletes can be lost (old servers, compaction) and watches can fall silent.
+
+use super::{Candidate, failure, timeout_error};
+use crate::election::effect::{Call, Effect, Operation, WatchTarget};
+use crate::election::event::{CallError, CandidateKey, Change, Header, LockKey};
+use crate::election::ids::{EndpointId, Identity, Revision, WatchId};
+use crate::election::instant::{Instant, Reading};
+use crate::election::notice::{Notice, Reason};
+use crate::election::sight::{Ahead, Registration, Watch};
+use crate::election::state::State;
+use crate::election::view::CandidateView;
+
+impl Candidate {
+    pub(super) fn advance_observation(&mut self, now: Reading) {
+        let due = !self.sight.is_known() || self.must_find_place() || now.boot >= self.observe_at;
+        if due && now.boot >= self.observe_not_before() && !self.asks.is_asking(Operation::Observe) {
+            let before = self.place();
+            self.ask(now, Call::Observe { before });
+        }
+        if self.fresh {
+            self.start_watches(now);
+        }
+    }
+
+    /// After trouble with a watch, reads are spaced by the backoff that `observe_at` was set with.
+    fn observe_not_before(&self) -> Instant {
+        if self.fresh { Instant::from_nanos(0) } else { self.observe_at }
+    }
+
+    /// My own place in the line, once registered.
+    pub(super) const fn place(&self) -> Option<Revision> {
+        match self.registration {
+            Registration::Registered { create_revision } => Some(create_revision),
+            Registration::None | Registration::Taken { .. } | Registration::Leaving { .. } => None,
+        }
+    }
+
+    /// Whether this candidate is in line without knowing who is before it.
+    fn must_find_place(&self) -> bool {
+        matches!(self.state, State::Starting | State::Standby) && self.place().is_some() && self.ahead == Ahead::Unknown
+    }
+
+    pub(super) fn on_observed(
+        &mut self,
+        now: Reading,
+        header: Header,
+        lock: Option<LockKey>,
+        ahead: Option<Vec<CandidateKey>>,
+        candidates: Vec<CandidateKey>,
+        total: u64,
+    ) {
+        self.observe_at = now.boot.after(self.lease_ttl());
+        self.settle_watches(lock.as_ref());
+        if let Some(holder) = lock.as_ref().filter(|lock| lock.lease.is_none()).map(|lock| lock.holder.clone()) {
+            self.tell(Notice::LockWithoutLease { holder });
+        }
+        self.check_registration(&candidates, total);
+        if let Some(newest_first) = ahead {
+            self.set_ahead(Ahead::from_observation(&newest_first, lock.as_ref()), header.revision);
+        }
+        self.candidates = candidates
+            .into_iter()
+            .map(|candidate| CandidateView { identity: candidate.identity, record: candidate.record })
+            .collect();
+        self.candidates_total = total;
+        self.fresh = true;
+        self.take_in_lock(now, header.revision, lock);
+    }
+
+    /// A watch that agrees with a read of the same key works; one that does not is rebuilt from the read.
+    fn settle_watches(&mut self, read: Option<&LockKey>) {
+        if !self.sight.is_known() {
+            return;
+        }
+        if self.sight.lock() == read {
+            self.watch_backoff.reset();
+        } else {
+            self.drop_lock_watch();
+        }
+    }
+
+    /// Finds out when this candidate's own key was deleted by somebody.
+    fn check_registration(&mut self, listed: &[CandidateKey], total: u64) {
+        let Registration::Registered { create_revision } = self.registration else { return };
+        let complete = u64::try_from(listed.len()).is_ok_and(|listed| listed == total);
+        let mine = listed.iter().find(|candidate| candidate.identity == self.settings.identity);
+        match mine {
+            Some(key) if key.create_revision == create_revision => {}
+            Some(_) => self.registration = Registration::None,
+            None if complete => self.registration = Registration::None,
+            None => {}
+        }
+    }
+
+    /// Who is before this candidate has to be found out anew.
+    pub(super) fn forget_place(&mut self) {
+        self.set_ahead(Ahead::Unknown, self.ahead_at);
+    }
+
+    fn set_ahead(&mut self, ahead: Ahead, at: Revision) {
+        if self.ahead != ahead {
+            self.drop_ahead_watch();
+        }
+        self.ahead = ahead;
+        self.ahead_at = at;
+    }
+
+    /// Takes in what the lock key was at a revision, and what follows from it for a candidate that holds it.
+    pub(super) fn take_in_lock(&mut self, now: Reading, at: Revision, lock: Option<LockKey>) {
+        if !self.sight.take_in(now.boot, at, lock) {
+            return;
+        }
+        if let Some(lock) = self.sight.lock() {
+            if self.ahead.is(&lock.holder) {
+                self.set_ahead(Ahead::Unknown, at);
+            }
+            self.claim_delay = None;
+            self.asks.give_up(Operation::Claim);
+        }
+        self.react_as_holder(now);
+        self.note_unled(now);
+    }
+
+    /// A leader whose key is gone, or was put by somebody else, is none any more: at once.
+    fn react_as_holder(&mut self, now: Reading) {
+        let (State::Leading { term } | State::Jeopardy { term }) = self.state else { return };
+        let lease = self.held().map(|lease| lease.id);
+        let reason = match self.sight.lock() {
+            None => Reason::LockDeleted,
+            Some(lock) if lock.create_revision == term.token && lock.lease == lease && lock.is_untouched() => return,
+            Some(_) => Reason::LockOverwritten,
+        };
+        // Whoever removed the key wants another leader: let the others go first.
+        self.stay_away_until = Some(now.boot.after(self.lease_ttl()));
+        self.forget_place();
+        self.transition(reason, State::lose);
+    }
+
+    fn note_unled(&mut self, now: Reading) {
+        let carries = self.held().is_some_and(|lease| self.sight.carrying(lease.id).is_some());
+        if !carries || !matches!(self.state, State::Standby | State::Jeopardy { .. }) {
+            self.unled_since = None;
+        } else if self.unled_since.is_none() {
+            self.unled_since = Some(now.boot);
+            if let Some(lease) = self.held_mut() {
+                lease.renew_at_once(now.boot);
+            }
+        }
+    }
+
+    fn start_watches(&mut self, now: Reading) {
+        let Some(endpoint) = self.endpoints.preferred() else { return };
+        if self.lock_watch.is_none()
+            && let Some(at) = self.sight.at()
+        {
+            self.lock_watch = Some(self.start_watch(now, endpoint, WatchTarget::Lock, at));
+        }
+        let standing_by = matches!(self.state, State::Standby | State::Starting);
+        if !standing_by {
+            self.drop_ahead_watch();
+        } else if self.ahead_watch.is_none()
+            && let Ahead::Candidate { identity, .. } = &self.ahead
+        {
+            let identity = identity.clone();
+            let watch = self.start_watch(now, endpoint, WatchTarget::Candidate(identity.clone()), self.ahead_at);
+            self.ahead_watch = Some((watch, identity));
+        }
+    }
+
+    fn start_watch(&mut self, now: Reading, endpoint: EndpointId, target: WatchTarget, known: Revision) -> Watch {
+        let id = self.fresh_watch();
+        let from = Revision(known.0 + 1);
+        self.effects.push_back(Effect::Watch { watch: id, endpoint, target, from });
+        Watch { id, endpoint, created_by: Some(now.boot.after(self.attempt_timeout())) }
+    }
+
+    pub(super) fn on_watch_created(&mut self, now: Reading, watch: WatchId, header: Header) {
+        let Some(endpoint) = self.watch_mut(watch).map(|watch| watch.endpoint) else { return };
+        if !self.admit(now, endpoint, header, None) {
+            self.on_watch_gone(now, watch);
+            return;
+        }
+        if let Some(watch) = self.watch_mut(watch) {
+            watch.created_by = None;
+        }
+    }
+
+    pub(super) fn on_watch_changed(&mut self, now: Reading, watch: WatchId, header: Header, change: Change) {
+        let Some(endpoint) = self.watch_mut(watch).map(|watch| watch.endpoint) else { return };
+        if !self.admit(now, endpoint, header, None) {
+            self.on_watch_gone(now, watch);
+            return;
+        }
+        if self.lock_watch.as_ref().is_some_and(|lock_watch| lock_watch.id == watch) {
+            let lock = match change {
+                Change::LockPut(lock) => return self.take_in_lock(now, lock.mod_revision, Some(lock)),
+                Change::Deleted(revision) => revision,
+                Change::CandidatePut(_) => unreachable!("the lock watch is on the lock key"),
+            };
+            self.take_in_lock(now, lock, None);
+        } else {
+            self.on_ahead_changed(&change);
+        }
+    }
+
+    /// The candidate before this one is gone, or has registered anew: find the place again.
+    fn on_ahead_changed(&mut self, change: &Change) {
+        let still_ahead = match (change, &self.ahead) {
+            (Change::CandidatePut(key), Ahead::Candidate { create_revision, .. }) => {
+                key.create_revision == *create_revision
+            }
+            (Change::CandidatePut(_) | Change::Deleted(_) | Change::LockPut(_), _) => false,
+        };
+        if !still_ahead {
+            self.forget_place();
+        }
+    }
+
+    pub(super) fn on_watch_ended(&mut self, now: Reading, watch: WatchId, error: CallError) {
+        if let Some(endpoint) = self.watch_mut(watch).map(|watch| watch.endpoint) {
+            self.tell(failure(endpoint, Operation::Watch, error));
+            self.on_watch_gone(now, watch);
+        }
+    }
+
+    /// A watch is not there any more: read afresh, then watch from there.
+    fn on_watch_gone(&mut self, now: Reading, gone: WatchId) {
+        if self.lock_watch.as_ref().is_some_and(|watch| watch.id == gone) {
+            self.lock_watch = None;
+        } else {
+            self.ahead_watch = None;
+            self.ahead = Ahead::Unknown;
+        }
+        if self.fresh {
+            self.fresh = false;
+            self.observe_at = now.boot.after(self.watch_backoff.next(&mut self.random));
+        }
+    }
+
+    pub(super) fn expire_watches(&mut self, now: Reading) {
+        let late = |watch: &Watch| watch.created_by.is_some_and(|by| now.boot >= by);
+        let watches = self.lock_watch.iter().chain(self.ahead_watch.iter().map(|(watch, _)| watch));
+        let overdue: Vec<(WatchId, EndpointId)> =
+            watches.filter(|watch| late(watch)).map(|watch| (watch.id, watch.endpoint)).collect();
+        for (watch, endpoint) in overdue {
+            self.effects.push_back(Effect::Unwatch(watch));
+            self.note_failure(now, endpoint, Operation::Watch, timeout_error());
+            self.on_watch_gone(now, watch);
+        }
+    }
+
+    /// An endpoint that does not answer in time may be silent on its watches too.
+    pub(super) fn distrust_watches_on(&mut self, endpoint: EndpointId) {
+        if self.lock_watch.as_ref().is_some_and(|watch| watch.endpoint == endpoint) {
+            self.drop_lock_watch();
+        }
+        if self.ahead_watch.as_ref().is_some_and(|(watch, _)| watch.endpoint == endpoint) {
+            self.drop_ahead_watch();
+        }
+    }
+
+    pub(super) fn drop_watches(&mut self) {
+        self.drop_lock_watch();
+        self.drop_ahead_watch();
+    }
+
+    fn drop_lock_watch(&mut self) {
+        if let Some(watch) = self.lock_watch.take() {
+            self.effects.push_back(Effect::Unwatch(watch.id));
+        }
+    }
+
+    fn drop_ahead_watch(&mut self) {
+        if let Some((watch, _)) = self.ahead_watch.take() {
+            self.effects.push_back(Effect::Unwatch(watch.id));
+        }
+    }
+
+    fn watch_mut(&mut self, id: WatchId) -> Option<&mut Watch> {
+        let ahead = self.ahead_watch.as_mut().map(|(watch, _): &mut (Watch, Identity)| watch);
+        self.lock_watch.as_mut().into_iter().chain(ahead).find(|watch| watch.id == id)
+    }
+
+    pub(super) fn observation_deadline(&self) -> Option<Instant> {
+        let watches = self.lock_watch.iter().chain(self.ahead_watch.iter().map(|(watch, _)| watch));
+        let created_by = watches.filter_map(|watch| watch.created_by);
+        let observe = (!self.asks.is_asking(Operation::Observe)).then_some(self.observe_at);
+        created_by.chain(observe).min()
+    }
+}

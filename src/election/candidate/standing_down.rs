@@ -1,0 +1,146 @@
+//! Standing down of one's own will: 503 first, then wait for the answers given out, then let go.
+
+use std::time::Duration;
+
+use super::Candidate;
+use crate::election::effect::{Call, Effect};
+use crate::election::ids::OpId;
+use crate::election::instant::{Instant, Reading};
+use crate::election::lease::LeaseState;
+use crate::election::notice::{Notice, Reason};
+use crate::election::sight::Registration;
+use crate::election::state::{Goal, StandingDown, State, Step};
+
+/// How many attempt timeouts a release on the way out may take: one that fails and one that works. After
+/// that the process goes, and the lease expires by itself.
+const RELEASE_ATTEMPTS: u32 = 2;
+
+impl Candidate {
+    pub(super) fn on_stop(&mut self, now: Reading) {
+        match &self.state {
+            State::StandingDown(StandingDown { goal: Goal::Stop, .. }) | State::Stopped => {}
+            State::Leading { .. } | State::Jeopardy { .. } => self.settle(now, Goal::Stop, Reason::Stopped),
+            State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => {
+                self.settle(now, Goal::Stop, Reason::Stopped);
+            }
+            State::Starting | State::Standby | State::StandingDown(_) => {
+                let deadline = now.boot;
+                let step = Step::Releasing { deadline };
+                self.unled_since = None;
+                self.transition(Reason::Stopped, |state| state.stand_down(Goal::Stop, step));
+                self.release(now);
+            }
+        }
+    }
+
+    pub(super) fn on_resign(&mut self, now: Reading, cooldown: Duration) {
+        if let State::Leading { .. } = self.state {
+            self.settle(now, Goal::StandBy { cooldown }, Reason::Resigned);
+        }
+    }
+
+    /// Answers 503 from now on; waits until what was answered before has expired.
+    fn settle(&mut self, now: Reading, goal: Goal, reason: Reason) {
+        let id = self.fresh_op();
+        let deadline = now.boot.after(self.settings.timings.drain_timeout());
+        self.unled_since = None;
+        self.transition(reason, |state| state.stand_down(goal, Step::Settling { id, deadline }));
+        self.effects.push_back(Effect::SettleAnswers(id));
+    }
+
+    pub(super) fn on_answers_settled(&mut self, now: Reading, settled: OpId) {
+        if let State::StandingDown(StandingDown { step: Step::Settling { id, .. }, .. }) = self.state
+            && id == settled
+        {
+            self.release(now);
+        }
+    }
+
+    pub(super) fn advance_standing_down(&mut self, now: Reading) {
+        let State::StandingDown(StandingDown { goal, step, .. }) = self.state else { return };
+        match step {
+            Step::Settling { deadline, .. } if now.boot >= deadline => self.release(now),
+            Step::Releasing { deadline } if now.boot >= deadline => match (goal, &self.lease) {
+                // The delete could not be settled within a lease's life: revoke, which cannot be ambiguous.
+                (Goal::StandBy { .. }, LeaseState::Held(_)) => {
+                    let deadline = now.boot.after(self.lease_ttl());
+                    self.state.step_to(Step::Releasing { deadline });
+                    self.revoke_lease(now);
+                }
+                // Nothing renews the lease any more: it is gone, or about to expire.
+                (Goal::Stop | Goal::StandBy { .. }, _) => self.finish_release(now, goal, false),
+            },
+            Step::Settling { .. } | Step::Releasing { .. } => {}
+        }
+    }
+
+    /// Lets go: on the way out by revoking the lease, to stand by again by deleting the key.
+    fn release(&mut self, now: Reading) {
+        let State::StandingDown(StandingDown { goal, term, .. }) = self.state else { return };
+        match goal {
+            Goal::Stop => {
+                let deadline = now.boot.after(self.attempt_timeout() * RELEASE_ATTEMPTS);
+                self.state.step_to(Step::Releasing { deadline });
+                self.revoke_lease(now);
+                if matches!(self.lease, LeaseState::None) {
+                    self.finish_release(now, goal, true);
+                }
+            }
+            Goal::StandBy { .. } => {
+                let deadline = now.boot.after(self.lease_ttl());
+                self.state.step_to(Step::Releasing { deadline });
+                match term {
+                    Some(term) if self.held().is_some() => {
+                        self.ask(now, Call::DeleteLock { create_revision: term.token });
+                    }
+                    Some(_) | None => self.finish_release(now, goal, true),
+                }
+            }
+        }
+    }
+
+    /// The guarded delete is settled: the key of that term is not there any more.
+    pub(super) fn on_lock_deleted_by_me(&mut self, now: Reading) {
+        // Whether the key was deleted just now or long ago, and what is there since, only a read can tell.
+        self.sight.forget();
+        self.unled_since = None;
+        if let State::StandingDown(StandingDown { goal: goal @ Goal::StandBy { .. }, .. }) = self.state {
+            self.finish_release(now, goal, true);
+        }
+    }
+
+    pub(super) fn finish_release(&mut self, now: Reading, goal: Goal, confirmed: bool) {
+        if self.state.term().is_some() {
+            self.tell(Notice::Released { confirmed });
+        }
+        match goal {
+            Goal::Stop => {
+                self.drop_watches();
+                self.asks.give_up_all();
+                self.transition(Reason::Stopped, State::stop);
+                self.effects.push_back(Effect::Exit);
+            }
+            Goal::StandBy { cooldown } => {
+                if !confirmed {
+                    self.drop_lease();
+                }
+                self.stay_away_until = Some(now.boot.after(cooldown));
+                self.forget_place();
+                if let Registration::Registered { create_revision } = self.registration {
+                    self.registration = Registration::Leaving { create_revision };
+                }
+                self.sight.forget();
+                self.transition(Reason::Resigned, State::rejoin);
+            }
+        }
+    }
+
+    pub(super) fn standing_down_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::StandingDown(StandingDown { step, .. }) => match step {
+                Step::Settling { deadline, .. } | Step::Releasing { deadline } => Some(deadline),
+            },
+            State::Starting | State::Standby | State::Leading { .. } | State::Jeopardy { .. } | State::Stopped => None,
+        }
+    }
+}

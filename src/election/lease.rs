@@ -1,0 +1,172 @@
+//! The etcd lease: its keep-alive streams, the renewal attempts under way, and `until`.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::ids::{EndpointId, LeaseId, OpId, RaftTerm, Revision, StreamId};
+use super::instant::{Instant, Reading, Until};
+
+/// What there is of a lease.
+#[derive(Clone, Debug)]
+pub(super) enum LeaseState {
+    /// None: the next turn asks for one.
+    None,
+    /// Asked for with this id.
+    Granting(LeaseId),
+    /// Granted, and not known to be gone.
+    Held(Lease),
+    /// To be revoked; nothing renews it any more.
+    Revoking(LeaseId),
+}
+
+/// A granted lease.
+#[derive(Clone, Debug)]
+pub(super) struct Lease {
+    pub(super) id: LeaseId,
+    /// The last keep-alive that was answered with TTL > 0, confirmed or not.
+    pub(super) kept: Option<Kept>,
+    /// The end of the last confirmed renewal. Only moves forward; a new lease starts without one.
+    pub(super) until: Option<Until>,
+    /// The stream of the last successful renewal.
+    pub(super) stream: Option<Stream>,
+    /// Renewal attempts under way: at most two, the second a hedge on another endpoint.
+    pub(super) attempts: Vec<Attempt>,
+    /// When the next attempt is due.
+    pub(super) renew_at: Instant,
+    /// When to hedge, while one attempt is under way.
+    pub(super) hedge_at: Option<Instant>,
+    /// The keep-alive stream ended, and this is when the reconnect window closes.
+    pub(super) reconnect_by: Option<Instant>,
+    /// Open a new stream for the next attempt, although the present one works.
+    pub(super) replace_stream: bool,
+    pub(super) backoff: Backoff,
+}
+
+/// A keep-alive stream. At most one keep-alive is outstanding on it, and it is dropped when that one has
+/// timed out: an answer, which carries no request id, can belong to no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) endpoint: EndpointId,
+}
+
+/// An answered keep-alive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// Before the request left.
+    pub(super) sent: Reading,
+    /// When the answer had arrived.
+    pub(super) arrived: Instant,
+    /// The lifetime in the answer.
+    pub(super) ttl: Duration,
+    pub(super) raft_term: RaftTerm,
+}
+
+impl Kept {
+    /// Until when a leader may act on this keep-alive, once it is confirmed.
+    pub(super) fn until(&self, margin: Duration) -> Until {
+        Until::of_renewal(self.sent, self.ttl, margin)
+    }
+}
+
+/// One renewal attempt: a keep-alive and, for a leader, the confirm sent after its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) stream: Stream,
+    pub(super) sent: Reading,
+    pub(super) stage: Stage,
+}
+
+/// What an attempt waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    /// The keep-alive's answer.
+    KeepAlive,
+    /// The linearizable read that shows that lease and key are still there.
+    Confirm { id: OpId, kept: Kept, floor: Revision },
+}
+
+impl Lease {
+    pub(super) fn granted(id: LeaseId, now: Instant) -> Self {
+        Self {
+            id,
+            kept: None,
+            until: None,
+            stream: None,
+            attempts: Vec::with_capacity(2),
+            renew_at: now,
+            hedge_at: None,
+            reconnect_by: None,
+            replace_stream: false,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Moves `until` forward; never back, whatever order answers arrive in.
+    pub(super) fn extend(&mut self, until: Until) {
+        if self.until.is_none_or(|old| until.boot() > old.boot()) {
+            self.until = Some(until);
+        }
+    }
+
+    /// The right to act: `until`, cut at the end of the reconnect window.
+    pub(super) fn right(&self) -> Option<Until> {
+        self.until.map(|until| self.reconnect_by.map_or(until, |bound| until.at_most(bound)))
+    }
+
+    /// Notes an answered keep-alive.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        if self.kept.is_none_or(|old| kept.sent.boot >= old.sent.boot) {
+            self.kept = Some(kept);
+        }
+    }
+
+    /// Renew now instead of at the next interval. An attempt under way is left to finish.
+    pub(super) fn renew_at_once(&mut self, now: Instant) {
+        self.renew_at = self.renew_at.min(now);
+    }
+
+    /// Takes out the attempt that waits for a keep-alive's answer on this stream.
+    pub(super) fn take_awaiting_keep_alive(&mut self, stream: StreamId) -> Option<Attempt> {
+        let waits = |attempt: &Attempt| attempt.stream.id == stream && matches!(attempt.stage, Stage::KeepAlive);
+        let place = self.attempts.iter().position(waits)?;
+        Some(self.attempts.swap_remove(place))
+    }
+
+    /// Takes out the attempt that waits for this confirm.
+    pub(super) fn take_awaiting_confirm(&mut self, op: OpId) -> Option<(Attempt, Kept, Revision)> {
+        let waits = |attempt: &Attempt| matches!(attempt.stage, Stage::Confirm { id, .. } if id == op);
+        let place = self.attempts.iter().position(waits)?;
+        let attempt = self.attempts.swap_remove(place);
+        let Stage::Confirm { kept, floor, .. } = attempt.stage else {
+            unreachable!("the attempt was found by its confirm")
+        };
+        Some((attempt, kept, floor))
+    }
+
+    /// Takes out the attempts that have had their time.
+    pub(super) fn take_overdue(&mut self, now: Instant, attempt_timeout: Duration) -> Vec<Attempt> {
+        let (overdue, under_way) =
+            self.attempts.drain(..).partition(|attempt| now >= attempt.sent.boot.after(attempt_timeout));
+        self.attempts = under_way;
+        overdue
+    }
+
+    /// Every stream there is, the one in use and those of attempts under way.
+    pub(super) fn streams(&self) -> Vec<Stream> {
+        let mut streams: Vec<Stream> = self.stream.into_iter().collect();
+        for attempt in &self.attempts {
+            if !streams.contains(&attempt.stream) {
+                streams.push(attempt.stream);
+            }
+        }
+        streams
+    }
+
+    /// The next instant at which something here is due, apart from `until`.
+    pub(super) fn deadline(&self, attempt_timeout: Duration) -> Option<Instant> {
+        let overdue = self.attempts.iter().map(|attempt| attempt.sent.boot.after(attempt_timeout));
+        let start = if self.attempts.is_empty() { Some(self.renew_at) } else { self.hedge_at };
+        overdue.chain(start).min()
+    }
+}

@@ -1,0 +1,118 @@
+//! What a candidate knows of the lock key, of its place in the line, and since when.
+
+use super::event::{CandidateKey, LockKey};
+use super::ids::{EndpointId, Identity, LeaseId, Revision, WatchId};
+use super::instant::Instant;
+
+/// The lock key as of a revision.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sight {
+    known: Option<Known>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    at: Revision,
+    lock: Option<LockKey>,
+    free_since: Option<Instant>,
+}
+
+impl Sight {
+    /// Takes in what the lock key was at revision `at`, unless something newer is known. True when taken.
+    pub(super) fn take_in(&mut self, now: Instant, at: Revision, lock: Option<LockKey>) -> bool {
+        if self.known.as_ref().is_some_and(|known| known.at > at) {
+            return false;
+        }
+        let since = self.known.as_ref().and_then(|known| known.free_since);
+        let free_since = lock.is_none().then(|| since.unwrap_or(now));
+        self.known = Some(Known { at, lock, free_since });
+        true
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.known = None;
+    }
+
+    pub(super) const fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// The revision up to which everything is known.
+    pub(super) fn at(&self) -> Option<Revision> {
+        self.known.as_ref().map(|known| known.at)
+    }
+
+    pub(super) fn lock(&self) -> Option<&LockKey> {
+        self.known.as_ref().and_then(|known| known.lock.as_ref())
+    }
+
+    /// Since when the lock has been seen free; `None` when it is held or nothing is known.
+    pub(super) fn free_since(&self) -> Option<Instant> {
+        self.known.as_ref().and_then(|known| known.free_since)
+    }
+
+    /// The lock key, if it carries this lease.
+    pub(super) fn carrying(&self, lease: LeaseId) -> Option<&LockKey> {
+        self.lock().filter(|lock| lock.lease == Some(lease))
+    }
+}
+
+impl LockKey {
+    /// Whether nobody has put the key again since it was created.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.mod_revision == self.create_revision
+    }
+}
+
+/// Who is just before this candidate in the line, the leader left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// Not known (any more): the next turn asks.
+    Unknown,
+    /// Nobody: this candidate is the heir.
+    Nobody,
+    /// This one.
+    Candidate { identity: Identity, create_revision: Revision },
+}
+
+impl Ahead {
+    /// From the two candidates registered last before this one, newest first, and the lock.
+    pub(super) fn from_observation(newest_first: &[CandidateKey], lock: Option<&LockKey>) -> Self {
+        let leads = |candidate: &CandidateKey| {
+            lock.is_some_and(|lock| lock.holder == candidate.identity && lock.lease == candidate.lease)
+        };
+        newest_first.iter().find(|candidate| !leads(candidate)).map_or(Self::Nobody, |candidate| Self::Candidate {
+            identity: candidate.identity.clone(),
+            create_revision: candidate.create_revision,
+        })
+    }
+
+    pub(super) fn is(&self, other: &Identity) -> bool {
+        match self {
+            Self::Candidate { identity, .. } => identity == other,
+            Self::Unknown | Self::Nobody => false,
+        }
+    }
+}
+
+/// This candidate's own registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Registration {
+    /// None: the next turn registers, not before `retry_at`.
+    None,
+    /// In line, at this place.
+    Registered { create_revision: Revision },
+    /// Another live candidate has the identity; tried again from this instant on.
+    Taken { lease: Option<LeaseId>, retry_at: Instant },
+    /// Being taken off, to register anew at the end.
+    Leaving { create_revision: Revision },
+}
+
+/// A watch under way.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pub(super) id: WatchId,
+    pub(super) endpoint: EndpointId,
+    /// etcd must have acknowledged it by then; `None` once it has.
+    pub(super) created_by: Option<Instant>,
+}

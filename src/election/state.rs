@@ -1,0 +1,150 @@
+//! The states of a candidate and the ways between them.
+//!
+//! ```text
+//! Starting → Standby ⇄ Leading → Jeopardy → (Leading, same term | Standby)
+//! any but Stopped → StandingDown → Stopped          (stop)
+//! Leading → StandingDown → Standby                  (resign)
+//! ```
+
+use std::time::Duration;
+
+use super::ids::{OpId, Term};
+use super::instant::Instant;
+use super::view::PublicState;
+
+/// Where the candidate is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum State {
+    /// Not registered yet.
+    Starting,
+    /// In line for the lock.
+    Standby,
+    /// Leader of this term, until the lease's `until`.
+    Leading { term: Term },
+    /// Held the lock for this term, `until` has passed, not yet known whether the lease survived.
+    Jeopardy { term: Term },
+    /// Answers 503, still holds what it held.
+    StandingDown(StandingDown),
+    /// Let go of everything.
+    Stopped,
+}
+
+/// The way down: settle the answers given out, then release.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StandingDown {
+    pub(super) goal: Goal,
+    pub(super) step: Step,
+    /// The term that was led, if one was.
+    pub(super) term: Option<Term>,
+}
+
+/// What comes after standing down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The process ends.
+    Stop,
+    /// Back in line, at its end, not to claim for the cool-down.
+    StandBy { cooldown: Duration },
+}
+
+/// How far standing down has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Waiting until the answers given out have expired, at most until the deadline; renewing meanwhile.
+    Settling { id: OpId, deadline: Instant },
+    /// Letting go of the lock; from the deadline on, by the next harder means.
+    Releasing { deadline: Instant },
+}
+
+impl State {
+    pub(super) const fn public(&self) -> PublicState {
+        match self {
+            Self::Starting => PublicState::Starting,
+            Self::Standby => PublicState::Standby,
+            Self::Leading { .. } => PublicState::Leading,
+            Self::Jeopardy { .. } => PublicState::Jeopardy,
+            Self::StandingDown(_) => PublicState::StandingDown,
+            Self::Stopped => PublicState::Stopped,
+        }
+    }
+
+    /// The term that this candidate leads, led a moment ago, or is about to let go.
+    pub(super) const fn term(&self) -> Option<Term> {
+        match self {
+            Self::Leading { term } | Self::Jeopardy { term } => Some(*term),
+            Self::StandingDown(down) => down.term,
+            Self::Starting | Self::Standby | Self::Stopped => None,
+        }
+    }
+
+    pub(super) fn register(&mut self) {
+        self.assert_from(PublicState::Standby, matches!(self, Self::Starting));
+        *self = Self::Standby;
+    }
+
+    pub(super) fn lead(&mut self, term: Term) {
+        self.assert_from(PublicState::Leading, matches!(self, Self::Standby));
+        *self = Self::Leading { term };
+    }
+
+    pub(super) fn fall_into_jeopardy(&mut self) {
+        let Self::Leading { term } = *self else { self.illegal(PublicState::Jeopardy) };
+        *self = Self::Jeopardy { term };
+    }
+
+    pub(super) fn resume(&mut self) {
+        let Self::Jeopardy { term } = *self else { self.illegal(PublicState::Leading) };
+        *self = Self::Leading { term };
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.assert_from(PublicState::Standby, matches!(self, Self::Leading { .. } | Self::Jeopardy { .. }));
+        *self = Self::Standby;
+    }
+
+    pub(super) fn stand_down(&mut self, goal: Goal, step: Step) {
+        let legal = match goal {
+            Goal::Stop => match self {
+                Self::Starting | Self::Standby | Self::Leading { .. } | Self::Jeopardy { .. } => true,
+                Self::StandingDown(down) => down.goal != Goal::Stop,
+                Self::Stopped => false,
+            },
+            Goal::StandBy { .. } => matches!(self, Self::Leading { .. }),
+        };
+        self.assert_from(PublicState::StandingDown, legal);
+        *self = Self::StandingDown(StandingDown { goal, step, term: self.term() });
+    }
+
+    pub(super) fn step_to(&mut self, step: Step) {
+        let public = self.public();
+        let Self::StandingDown(down) = self else { illegal(public, PublicState::StandingDown) };
+        down.step = step;
+    }
+
+    /// Back in line after a resignation.
+    pub(super) fn rejoin(&mut self) {
+        let legal = matches!(self, Self::StandingDown(StandingDown { goal: Goal::StandBy { .. }, .. }));
+        self.assert_from(PublicState::Standby, legal);
+        *self = Self::Standby;
+    }
+
+    pub(super) fn stop(&mut self) {
+        let legal = matches!(self, Self::StandingDown(StandingDown { goal: Goal::Stop, .. }));
+        self.assert_from(PublicState::Stopped, legal);
+        *self = Self::Stopped;
+    }
+
+    fn assert_from(&self, to: PublicState, legal: bool) {
+        if !legal {
+            self.illegal(to);
+        }
+    }
+
+    fn illegal(&self, to: PublicState) -> ! {
+        illegal(self.public(), to)
+    }
+}
+
+fn illegal(from: PublicState, to: PublicState) -> ! {
+    panic!("illegal transition: {} → {}", from.as_str(), to.as_str())
+}

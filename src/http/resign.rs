@@ -1,0 +1,198 @@
+//! `POST /resign`, and who may send it.
+//!
+//! Any web page can make a browser on this machine send requests to loopback, by its address (cross-site
+//! request forgery) or by a name of its own that it lets point there (DNS rebinding). Such a request shows: its
+//! `Origin` is the page's, or its `Host` is that name.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use serde::Serialize;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::Shared;
+use super::answer::{Moment, millis};
+use super::connection::Peer;
+use super::refusal::{Refusal, json};
+use crate::election::Event;
+
+/// Without `?cooldown=`: long enough for another to take over and settle.
+const COOLDOWN_DEFAULT: Duration = Duration::from_secs(30);
+/// Whoever wants a candidate out for longer should stop it.
+const COOLDOWN_MOST: Duration = Duration::from_secs(3600);
+
+#[derive(Serialize)]
+struct ResigningBody<'a> {
+    resigning: bool,
+    identity: &'a str,
+    term: i64,
+    cooldown_ms: u64,
+}
+
+pub(super) async fn resign(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Refusal> {
+    check_sender(peer, &uri, &headers, shared.about().allow_remote_resign)?;
+    let cooldown = cooldown(&uri)?;
+    let view = shared.view();
+    let about = shared.about();
+    let moment = Moment::new(&view, about, (shared.clock())());
+    let Some(lead) = view.lead.filter(|_| moment.leading().is_some()) else {
+        let why = moment.not_leading().unwrap_or_default();
+        return Err(Refusal::new(StatusCode::CONFLICT, format!("{} does not lead: {why}", about.identity)));
+    };
+    let busy = |error: &str| {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    };
+    match shared.commands().try_send(Event::Resign { cooldown }) {
+        Ok(()) => {
+            tracing::info!(?peer, ?cooldown, "asked to resign");
+            let body = ResigningBody {
+                resigning: true,
+                identity: about.identity.as_str(),
+                term: lead.term.token.0,
+                cooldown_ms: millis(cooldown),
+            };
+            Ok(json(StatusCode::ACCEPTED, &body))
+        }
+        Err(TrySendError::Full(_)) => Err(busy("earlier commands are still waiting; try again in a second")),
+        Err(TrySendError::Closed(_)) => Err(busy("this sidecar is stopping")),
+    }
+}
+
+fn check_sender(peer: Peer, uri: &Uri, headers: &HeaderMap, allow_remote: bool) -> Result<(), Refusal> {
+    let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
+    if !peer.is_local() && !allow_remote {
+        return forbidden(
+            "only who comes from loopback or the unix socket may do this; --allow-remote-resign changes that",
+        );
+    }
+    // From another machine the sidecar has names that are not known here; there the Origin has to do.
+    if peer.is_local() && !is_host_local(peer, uri, headers) {
+        return forbidden("the Host of the request is not localhost, 127.0.0.1 or [::1]");
+    }
+    let host = headers.get(header::HOST);
+    if !headers.get_all(header::ORIGIN).iter().all(|origin| is_same_local_origin(origin, host)) {
+        return forbidden("the Origin of the request is a web page that this sidecar did not serve");
+    }
+    Ok(())
+}
+
+fn is_host_local(peer: Peer, uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host_is_local = match (hosts.next(), hosts.next()) {
+        (None, _) => peer == Peer::Unix,
+        (Some(host), None) => host.to_str().is_ok_and(|host| host.parse().is_ok_and(|host| is_local(&host))),
+        (Some(_), Some(_)) => false,
+    };
+    host_is_local && uri.authority().is_none_or(is_local)
+}
+
+/// Whether the page came from this very address, and the address is this machine's. `null`, which sandboxed
+/// pages send, is foreign.
+fn is_same_local_origin(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
+    let (Ok(origin), Some(Ok(host))) = (origin.to_str(), host.map(HeaderValue::to_str)) else { return false };
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    authority.is_some_and(|authority| {
+        authority.eq_ignore_ascii_case(host) && authority.parse().is_ok_and(|authority| is_local(&authority))
+    })
+}
+
+/// Whether the host part names this machine to itself, whatever the port.
+fn is_local(authority: &Authority) -> bool {
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn cooldown(uri: &Uri) -> Result<Duration, Refusal> {
+    let refuse = |value: &str| {
+        let value: String = value.chars().take(40).collect();
+        let most = COOLDOWN_MOST.as_secs();
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("cooldown: {value:?} is not a duration of 0s to {most}s; write it like 30s, 500ms or 5m"),
+        )
+    };
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| refuse(uri.query().unwrap_or("")))?.0;
+    let mut cooldown = COOLDOWN_DEFAULT;
+    for (name, value) in &pairs {
+        if name != "cooldown" {
+            let name: String = name.chars().take(40).collect();
+            let error = format!("{name:?} is not a parameter of this call; there is cooldown, e.g. ?cooldown=30s");
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, error));
+        }
+        cooldown = duration(value).filter(|value| *value <= COOLDOWN_MOST).ok_or_else(|| refuse(value))?;
+    }
+    Ok(cooldown)
+}
+
+/// `30s`, `500ms`, `5m`, `1h`.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis_each = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis_each).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_whole_number_and_a_unit() {
+        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(duration("1h"), Some(Duration::from_secs(3600)));
+        for bad in ["", "30", "s", "-1s", "1.5s", "30 s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for local in ["localhost", "LocalHost:4040", "127.0.0.1:1", "[::1]:4040", "[::1]"] {
+            assert!(local.parse().is_ok_and(|it| is_local(&it)), "{local}");
+        }
+        for foreign in
+            ["localhost.evil.example", "evil.example:4040", "10.0.0.1", "[fe80::1]", "localhost@evil.example"]
+        {
+            assert!(!foreign.parse().is_ok_and(|it| is_local(&it)), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_local_origin_passes() {
+        let passes = |origin: &'static str, host: &'static str| {
+            is_same_local_origin(&HeaderValue::from_static(origin), Some(&HeaderValue::from_static(host)))
+        };
+        assert!(passes("http://localhost:4040", "localhost:4040"));
+        assert!(!passes("http://localhost:3000", "localhost:4040"), "another server on this machine");
+        assert!(!passes("http://evil.example", "evil.example"), "a name that was let point here");
+        assert!(!passes("https://evil.example", "localhost:4040"));
+        assert!(!passes("http://localhost.evil.example", "localhost:4040"));
+        assert!(!passes("null", "localhost:4040"));
+        assert!(!is_same_local_origin(&HeaderValue::from_static("http://localhost:4040"), None));
+    }
+}
