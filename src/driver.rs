@@ -88,7 +88,7 @@ impl Driver {
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
         let candidate = Candidate::new(settings(config)?, clock::now());
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(&config.election.name).expect("each metric has a name of its own"));
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
         let shared = Shared::new(config, clock::now, published, commander, Arc::clone(&metrics));
@@ -103,20 +103,21 @@ impl Driver {
         let mut listeners = JoinSet::new();
         listeners.spawn(local_api.serve(Arc::clone(&shared)));
         listeners.spawn(telemetry.serve(Arc::clone(&shared)));
-        let reporter = Reporter::new(config);
+        let reporter = Reporter::to_stdout(config);
         let settlements = JoinSet::new();
         Ok(Self { candidate, etcd, shared, view, metrics, reporter, signals, commands, listeners, settlements })
     }
 
     async fn run(mut self) -> Result<(), DriverError> {
         self.shared.ready();
-        if self.run_effects() == Progress::Exit {
+        if self.run_effects(clock::now()) == Progress::Exit {
             return Ok(());
         }
         loop {
             let occurrence = self.wait().await?;
             self.shared.heartbeat();
-            if self.turn(clock::now(), occurrence) == Progress::Exit {
+            let now = clock::now();
+            if self.turn(now, occurrence) == Progress::Exit {
                 return Ok(());
             }
         }
@@ -156,12 +157,12 @@ impl Driver {
             Occurrence::Reload => self.reload(),
         }
         if Protections::VIEW_AFTER_EFFECTS.taken_away() {
-            let progress = self.run_effects();
+            let progress = self.run_effects(now);
             self.publish();
             return progress;
         }
         self.publish();
-        self.run_effects()
+        self.run_effects(now)
     }
 
     fn publish(&mut self) {
@@ -171,7 +172,7 @@ impl Driver {
         }
     }
 
-    fn run_effects(&mut self) -> Progress {
+    fn run_effects(&mut self, now: Reading) -> Progress {
         while let Some(effect) = self.candidate.poll_effect() {
             match effect {
                 Effect::Request(request) => self.etcd.request(request),
@@ -182,7 +183,7 @@ impl Driver {
                 Effect::SettleAnswers(id) => self.settle_answers(id),
                 Effect::Tell(notice) => {
                     self.metrics.observe(&notice);
-                    self.reporter.report(&notice);
+                    self.reporter.report(&notice, now);
                 }
                 Effect::Exit => return Progress::Exit,
             }
