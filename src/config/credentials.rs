@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
 use super::fault::FaultKind;
-use super::parse::Faults;
+use super::faults::Faults;
 use super::sources::{PASSWORD_VARIABLE, Surroundings};
 use super::{AuthConfig, ClientCertificate, PasswordSource, TlsConfig};
 use crate::cli::flags::EtcdFlags;

@@ -72,9 +72,6 @@ pub fn parse_http_item(text: &str) -> Result<Vec<HttpListen>, ListenFault> {
 }
 
 /// `--telemetry`: one TCP address.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn parse_telemetry(text: &str) -> Result<SocketAddr, ListenFault> {
     if text.starts_with("unix:") {
         return Err(ListenFault::UnixTelemetry);

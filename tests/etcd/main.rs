@@ -1,4 +1,4 @@
 //! The etcd adapter against real etcd.
 
-mod harness;
 mod calls;
+mod harness;
