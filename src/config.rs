@@ -78,6 +78,14 @@ pub struct ElectionConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockKeyName(pub(crate) String);
 
+impl std::str::FromStr for LockKeyName {
+    type Err = NameFault;
+
+    fn from_str(text: &str) -> Result<Self, NameFault> {
+        names::check_lock_key(text).map(|()| Self(text.to_owned()))
+    }
+}
+
 impl LockKeyName {
     /// The key itself.
     #[must_use]
