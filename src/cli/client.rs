@@ -1,5 +1,7 @@
 //! What the commands that ask a running sidecar have in common.
 
+#![expect(clippy::doc_markdown, reason = "these comments are shown on a terminal, where backticks are noise")]
+
 use std::time::Duration;
 
 use clap::Args;

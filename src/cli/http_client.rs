@@ -82,7 +82,7 @@ pub async fn ask(address: &ApiAddress, method: Method, path: &str, timeout: Dura
         .map_err(|error| AskError::Path { path: path.to_owned(), error })?;
     tokio::time::timeout(timeout, connect_and_send(address, request))
         .await
-        .map_err(|_| AskError::Timeout { address: address.clone(), timeout })?
+        .map_err(|_elapsed| AskError::Timeout { address: address.clone(), timeout })?
 }
 
 async fn connect_and_send(address: &ApiAddress, request: Request<Empty<Bytes>>) -> Result<Answer, AskError> {

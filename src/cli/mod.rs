@@ -33,6 +33,7 @@ const HELP_WIDTH: usize = 120;
 ///
 /// A sidecar next to every replica campaigns for a lock in etcd. The application asks
 /// http://localhost:4040/leader: 200 means "you lead", everything else, also no answer, means "you do not".
+#[expect(clippy::doc_markdown, reason = "this comment is shown on a terminal")]
 #[derive(Parser)]
 #[command(name = "bellwether", version, max_term_width = HELP_WIDTH, subcommand_required = true)]
 struct Cli {
@@ -47,7 +48,7 @@ enum Command {
     Run(Box<RunFlags>),
     /// Show who leads, who stands by, and since when
     #[command(after_help = status::AFTER_HELP)]
-    Status(StatusFlags),
+    Status(Box<StatusFlags>),
     /// Ask a sidecar to give up its term
     #[command(after_help = resign::AFTER_HELP)]
     Resign(ResignFlags),
@@ -114,9 +115,10 @@ fn usage(error: &clap::Error) -> Exit {
     }
     // That nobody reads it is no error of ours.
     let _reader_gone = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
-        _ => Exit::Configuration,
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        Exit::Done
+    } else {
+        Exit::Configuration
     }
 }
 

@@ -93,6 +93,7 @@ fn exit_of(error: &DriverError) -> Exit {
 
 /// Whatever thread or task has a bug: the process is gone, nobody answers 200 any more, and etcd gives the
 /// lock to another when the lease ends.
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "after a bug no destructor is to be trusted")]
 fn exit_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -105,17 +106,13 @@ fn exit_on_panic() {
 #[cfg(feature = "sabotage")]
 fn sabotage() -> Result<(), FaultKind> {
     let Some(value) = sabotage_asked_for() else { return Ok(()) };
-    match Protections::ALL.into_iter().find(|protection| protection.name() == value) {
-        Some(protection) => {
-            complain(&format!("BELLWETHER_SABOTAGE={value}: this sidecar is unsafe on purpose\n"));
-            Protections::take_away(Some(protection));
-            Ok(())
-        }
-        None => {
-            let known: Vec<&str> = Protections::ALL.iter().map(|protection| protection.name()).collect();
-            Err(FaultKind::Sabotage { value, way_out: format!("choose one of {}", known.join(", ")) })
-        }
-    }
+    let Some(protection) = Protections::ALL.into_iter().find(|protection| protection.name() == value) else {
+        let known: Vec<&str> = Protections::ALL.iter().map(|protection| protection.name()).collect();
+        return Err(FaultKind::Sabotage { value, way_out: format!("choose one of {}", known.join(", ")) });
+    };
+    complain(&format!("BELLWETHER_SABOTAGE={value}: this sidecar is unsafe on purpose\n"));
+    Protections::take_away(Some(protection));
+    Ok(())
 }
 
 /// Nothing can be taken away from this build, and a test that asks for it must not pass for that.

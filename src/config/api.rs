@@ -55,7 +55,9 @@ impl ApiAddress {
         let host = match host.strip_prefix('[') {
             Some(inside) => {
                 let inside = inside.strip_suffix(']').ok_or(ApiFault::Malformed)?;
-                return Ok(Self::of((inside.parse::<Ipv6Addr>().map_err(|_| ApiFault::Malformed)?, port).into()));
+                return Ok(Self::of(
+                    (inside.parse::<Ipv6Addr>().map_err(|_not_one| ApiFault::Malformed)?, port).into(),
+                ));
             }
             None => host,
         };
@@ -75,7 +77,7 @@ impl ApiAddress {
         let host = match listener.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
             IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
-            ip => ip,
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
         };
         Self::Tcp { host: host.to_string(), port: listener.port() }
     }

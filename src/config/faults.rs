@@ -105,16 +105,15 @@ impl<'a> Faults<'a> {
     }
 
     /// All of it, or every fault.
-    ///
-    /// # Panics
-    /// When something is missing and nobody said why: then a fault was lost on the way here.
     pub(crate) fn finish<T>(self, all: Option<T>) -> Result<T, Vec<ConfigFault>> {
         match all {
             Some(all) if self.list.is_empty() => Ok(all),
-            Some(_) | None => {
-                assert!(!self.list.is_empty(), "a setting is missing without a fault");
-                Err(self.list)
-            }
+            Some(_) | None => Err(self.into_list()),
         }
+    }
+
+    fn into_list(self) -> Vec<ConfigFault> {
+        assert!(!self.list.is_empty(), "a setting is only missing when its fault is on the list");
+        self.list
     }
 }
