@@ -40,7 +40,7 @@ pub fn plain(endpoints: Vec<String>) -> EtcdConfig {
 
 /// The default lock key, as the command line would make it.
 pub fn lock_key() -> LockKeyName {
-    LockKeyName::new(LOCK).expect("a good key")
+    LOCK.parse().expect("a good key")
 }
 
 pub fn record() -> CandidateRecord {
