@@ -128,23 +128,28 @@ fn unattended(options: StageOptions, scenario: Scenario, trials: u32) -> Result<
     Ok(())
 }
 
+/// Until `q` or a signal, which is the way out and no failure.
 fn live(options: StageOptions) -> Result<()> {
+    match play_by_keys(options) {
+        Err(error) if error.is::<Interrupted>() => Ok(()),
+        ended => ended,
+    }
+}
+
+fn play_by_keys(options: StageOptions) -> Result<()> {
     let interrupted = Arc::clone(&options.interrupted);
     let (story, lines) = Story::live();
     let mut stage = Stage::start(options, story.clone())?;
     // The order matters at the end: the screen gives the terminal back before the stage is taken down.
     let keys = keys::Keys::read(interrupted)?;
-    let screen = Screen::start(stage.watched().to_vec(), lines)?;
+    let _screen = Screen::start(stage.watched().to_vec(), lines)?;
     loop {
         stage.check_interrupted()?;
         stage.forget_old_samples();
         let Some(scenario) = keys.next().and_then(Scenario::of_key) else { continue };
         match scenario::play_and_judge(&mut stage, scenario) {
-            Ok(_) => {}
-            Err(error) if error.is::<Interrupted>() => break,
-            Err(error) => story.tell(&format!("FAILED: {error:#}")),
+            Err(error) if !error.is::<Interrupted>() => story.tell(&format!("FAILED: {error:#}")),
+            result => drop(result?),
         }
     }
-    drop(screen);
-    Ok(())
 }

@@ -121,6 +121,10 @@ fn play(stage: &mut Stage, scenario: Scenario, old: Leader) -> Result<(Leader, D
         Scenario::EtcdRestart => return restart_etcd(stage, broken),
     }
     let new = stage.wait_for_leading(broken, Some(old.place), ttl)?;
+    if scenario == Scenario::Pause {
+        // Until long after its lease: what it believed at the freeze must not matter.
+        stage.pause(broken.after(ttl + ttl / 2).remaining())?;
+    }
     Ok((new, new.received.since(broken)))
 }
 
