@@ -80,7 +80,7 @@ fn handover(binary: &PathBuf, etcd: &EtcdServer, validity: &str, trials: usize) 
     Ok(())
 }
 
-/// From the answer to an operator's delete to the watch event, and to the old leader's first 503.
+/// From an operator's delete, as it is sent, to the watch event, and to the old leader's first 503.
 async fn deletion(binary: &PathBuf, etcd: &EtcdServer, trials: usize) -> Result<()> {
     let options = |name| election(binary, etcd, name, "deletion");
     let sidecars = [Sidecar::start(&options("a"))?, Sidecar::start(&options("b"))?];
@@ -99,8 +99,8 @@ async fn deletion(binary: &PathBuf, etcd: &EtcdServer, trials: usize) -> Result<
             }
             anyhow::bail!("the watch ended before the deletion")
         });
-        client.delete(key, None).await?;
         let deleted = Moment::now();
+        client.delete(key, None).await?;
         to_event.push(watcher.await??.since(deleted));
         let stood_down = poller
             .wait_for(deleted, deleted.after(PATIENCE), |sample| status(sample.outcome) == Some(503))
