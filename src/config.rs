@@ -6,21 +6,27 @@ use std::path::PathBuf;
 
 use crate::election::{Epoch, Identity, Timings};
 
+mod api;
 mod credentials;
 mod duration;
 mod endpoints;
 mod fault;
+mod faults;
 mod listen;
 mod names;
 mod parse;
 mod sources;
 
+pub use api::{ApiAddress, ApiFault};
 pub use credentials::{FileFault, read_password};
 pub use duration::{DurationFault, Span, parse_duration};
 pub use endpoints::{ENDPOINTS_MAX, EndpointFault};
 pub use fault::{ConfigFault, FaultKind};
-pub use listen::{HTTP_PORT, ListenFault, TELEMETRY_PORT, default_http, default_telemetry, parse_telemetry};
-pub use names::{NameFault, check_identity};
+pub(crate) use faults::Faults;
+pub(crate) use listen::parse_http_item;
+pub use listen::{HTTP_PORT, ListenFault, TELEMETRY_PORT, default_http, default_telemetry};
+pub use names::NameFault;
+pub(crate) use parse::parse_lock_and_etcd;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
 
 /// Everything `bellwether run` needs to know.

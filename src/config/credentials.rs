@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
 use super::fault::FaultKind;
-use super::parse::Faults;
+use super::faults::Faults;
 use super::sources::{PASSWORD_VARIABLE, Surroundings};
 use super::{AuthConfig, ClientCertificate, PasswordSource, TlsConfig};
 use crate::cli::flags::EtcdFlags;
@@ -198,7 +198,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileFault> {
 /// # Errors
 /// Unreadable, larger than 1 MiB, not UTF-8 or empty.
 pub fn read_password(path: &Path) -> Result<String, FileFault> {
-    let text = String::from_utf8(read_bounded(path)?).map_err(|_| FileFault::PasswordNotText)?;
+    let text = String::from_utf8(read_bounded(path)?).map_err(|_why| FileFault::PasswordNotText)?;
     let password = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if password.is_empty() { Err(FileFault::EmptyPassword) } else { Ok(password.to_owned()) }
 }

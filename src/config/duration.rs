@@ -51,7 +51,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationFault> {
         if number.is_empty() {
             return Err(DurationFault::Malformed);
         }
-        let number: u64 = number.parse().map_err(|_| DurationFault::TooLong)?;
+        let number: u64 = number.parse().map_err(|_why| DurationFault::TooLong)?;
         if after_number.starts_with(['.', ',']) {
             return Err(DurationFault::Fraction);
         }

@@ -105,7 +105,7 @@ fn parse_endpoint(item: &str, position: usize) -> Result<String, EndpointFault> 
     if !matches!(scheme.as_str(), "http" | "https") {
         return Err(EndpointFault::UnknownScheme { endpoint: shown, scheme });
     }
-    let uri: Uri = item.parse().map_err(|_| EndpointFault::Malformed(shown.clone()))?;
+    let uri: Uri = item.parse().map_err(|_why| EndpointFault::Malformed(shown.clone()))?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or(EndpointFault::Malformed(shown.clone()))?;
     if uri.path() != "/" || uri.query().is_some() || item.contains('#') {
         return Err(EndpointFault::Path(shown));

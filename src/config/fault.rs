@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::api::ApiFault;
 use super::credentials::FileFault;
 use super::duration::DurationFault;
 use super::endpoints::EndpointFault;
@@ -125,6 +126,16 @@ pub enum FaultKind {
         /// What is wrong with it.
         fault: ListenFault,
     },
+    /// An address to ask.
+    #[error("{flag}: {value:?} {fault}")]
+    Api {
+        /// The flag.
+        flag: &'static str,
+        /// What was set.
+        value: String,
+        /// What is wrong with it.
+        fault: ApiFault,
+    },
     /// Two listeners on one address.
     #[error("{flag}: {address} collides with {other_flag} {other}; choose another address or port for one of them")]
     Collision {
@@ -184,6 +195,22 @@ pub enum FaultKind {
     #[error("{0}: is set without --etcd-user; give both or neither")]
     PasswordWithoutUser(&'static str),
     /// Which one?
+    #[error("{one}: is set, and so is {other}; keep one of them")]
+    Both {
+        /// A flag.
+        one: &'static str,
+        /// One that excludes it.
+        other: &'static str,
+    },
+    /// `BELLWETHER_SABOTAGE`, which is for tests.
+    #[error("BELLWETHER_SABOTAGE: {value:?} cannot be taken away in this build; {way_out}")]
+    Sabotage {
+        /// What was set.
+        value: String,
+        /// What to do.
+        way_out: String,
+    },
+    /// Which one?
     #[error("--etcd-password-file: is set, and so is BELLWETHER_ETCD_PASSWORD; keep one of them")]
     TwoPasswords,
     /// etcd's API takes text only.
@@ -205,11 +232,13 @@ impl FaultKind {
             Self::Epoch(_) => vec!["--epoch"],
             Self::ServerName(_) => vec!["--etcd-server-name"],
             Self::UserWithoutPassword => vec!["--etcd-user"],
+            Self::Both { one, other } => vec![one, other],
             Self::TwoPasswords => vec!["--etcd-password-file"],
             Self::Duration { flag, .. }
             | Self::Choice { flag, .. }
             | Self::Name { flag, .. }
             | Self::Listen { flag, .. }
+            | Self::Api { flag, .. }
             | Self::File { flag, .. }
             | Self::HalfAPair { given: flag, .. }
             | Self::PasswordWithoutUser(flag) => vec![flag],
@@ -217,6 +246,7 @@ impl FaultKind {
             | Self::HostName { .. }
             | Self::NamespaceFile { .. }
             | Self::NamespaceDefault { .. }
+            | Self::Sabotage { .. }
             | Self::PasswordNotText => Vec::new(),
         }
     }

@@ -72,9 +72,6 @@ pub fn parse_http_item(text: &str) -> Result<Vec<HttpListen>, ListenFault> {
 }
 
 /// `--telemetry`: one TCP address.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn parse_telemetry(text: &str) -> Result<SocketAddr, ListenFault> {
     if text.starts_with("unix:") {
         return Err(ListenFault::UnixTelemetry);
@@ -110,13 +107,13 @@ fn parse_tcp(text: &str) -> Result<Tcp, ListenFault> {
         return Ok(Tcp::Localhost(port));
     }
     if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let ip: Ipv6Addr = inside.parse().map_err(|_| ListenFault::NotAnAddress)?;
+        let ip: Ipv6Addr = inside.parse().map_err(|_why| ListenFault::NotAnAddress)?;
         return Ok(Tcp::Address((ip, port).into()));
     }
     if host.contains(':') {
         return Err(ListenFault::NoBrackets);
     }
-    let ip: Ipv4Addr = host.parse().map_err(|_| ListenFault::NotAnAddress)?;
+    let ip: Ipv4Addr = host.parse().map_err(|_why| ListenFault::NotAnAddress)?;
     Ok(Tcp::Address((ip, port).into()))
 }
 

@@ -71,9 +71,6 @@ fn check_label(
 }
 
 /// `--identity`: the last part of the candidate's key.
-///
-/// # Errors
-/// Empty, longer than a pod's name can be, with a slash or a control character.
 pub fn check_identity(text: &str) -> Result<(), NameFault> {
     check_length(text, IDENTITY_BYTES_MAX)?;
     if text.contains('/') {

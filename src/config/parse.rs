@@ -1,15 +1,16 @@
 //! From flags and environment to a [`Config`], or to every fault in them at once.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::credentials::{FileFault, parse_auth, parse_tls};
-use super::duration::{Span, parse_duration};
+use super::credentials::{parse_auth, parse_tls};
+use super::duration::Span;
 use super::endpoints::{Endpoints, parse_endpoints};
 use super::fault::{ConfigFault, FaultKind, timing_flags};
+use super::faults::{Faults, OnTheList};
 use super::listen::{default_http, default_telemetry, parse_http_item, parse_telemetry};
-use super::names::{NameFault, check_election, check_identity, check_lock_key, check_namespace};
+use super::names::{check_election, check_identity, check_lock_key, check_namespace};
 use super::sources::{Sources, Surroundings};
 use super::{
     Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat, LogLevel,
@@ -30,11 +31,13 @@ impl Config {
         let timings = parse_timings(&flags.timings, &mut faults);
         let listeners = parse_listeners(&flags.http, &mut faults);
         let log = parse_log(&flags.log, &mut faults);
-        let (Some(lock), Some((identity, epoch)), Some(etcd), Some(timings), Some((http, telemetry)), Some(log), true) =
-            (lock, candidate, etcd, timings, listeners, log, faults.list.is_empty())
-        else {
-            return Err(faults.list);
+        let all = match (lock, candidate, etcd, timings, listeners, log) {
+            (Some(lock), Some(candidate), Some(etcd), Some(timings), Some(listeners), Some(log)) => {
+                Some((lock, candidate, etcd, timings, listeners, log))
+            }
+            (Some(_) | None, _, _, _, _, _) => None,
         };
+        let (lock, (identity, epoch), etcd, timings, (http, telemetry), log) = faults.finish(all)?;
         let mut config = Self {
             election: ElectionConfig {
                 name: lock.name,
@@ -55,76 +58,16 @@ impl Config {
     }
 }
 
-impl LockConfig {
-    /// Parses what it takes to look at an election in etcd without taking part.
-    ///
-    /// # Errors
-    /// Every fault there is, never only the first.
-    pub fn parse(
-        lock: &LockFlags,
-        etcd: &EtcdFlags,
-        sources: &Sources,
-        surroundings: &Surroundings,
-    ) -> Result<(Self, EtcdConfig), Vec<ConfigFault>> {
-        let mut faults = Faults::new(sources);
-        let lock = parse_lock(lock, surroundings, &mut faults);
-        let etcd = parse_etcd(etcd, surroundings, &mut faults);
-        match (lock, etcd) {
-            (Some(lock), Some(etcd)) if faults.list.is_empty() => Ok((lock, etcd)),
-            (Some(_) | None, _) => Err(faults.list),
-        }
-    }
-}
-
-/// The faults found so far, and how to look at a setting.
-pub(super) struct Faults<'a> {
-    sources: &'a Sources,
-    list: Vec<ConfigFault>,
-}
-
-impl<'a> Faults<'a> {
-    fn new(sources: &'a Sources) -> Self {
-        Self { sources, list: Vec::new() }
-    }
-
-    pub(super) fn push(&mut self, kind: FaultKind) {
-        self.list.push(ConfigFault::new(kind, self.sources));
-    }
-
-    /// The value, or its fault on the list.
-    pub(super) fn keep<T>(&mut self, result: Result<T, FaultKind>) -> Option<T> {
-        result.map_err(|kind| self.push(kind)).ok()
-    }
-
-    pub(super) fn value<'b>(&self, flag: &str, given: Option<&'b String>) -> Option<&'b str> {
-        self.sources.value(flag, given)
-    }
-
-    pub(super) fn path(&self, flag: &str, given: Option<&String>) -> Option<PathBuf> {
-        self.value(flag, given).map(PathBuf::from)
-    }
-
-    pub(super) fn file<T>(&mut self, flag: &'static str, path: &Path, read: Result<T, FileFault>) -> Option<T> {
-        self.keep(read.map_err(|fault| FaultKind::File { flag, path: path.to_owned(), fault }))
-    }
-
-    /// A value that passes `check`.
-    fn name(&mut self, flag: &'static str, value: &str, check: fn(&str) -> Result<(), NameFault>) -> Option<String> {
-        let checked = check(value).map_err(|fault| FaultKind::Name { flag, value: value.to_owned(), fault });
-        self.keep(checked).map(|()| value.to_owned())
-    }
-
-    /// One of a few words.
-    fn choice<T: Copy>(
-        &mut self,
-        flag: &'static str,
-        value: &str,
-        choices: &'static str,
-        known: &[(&str, T)],
-    ) -> Option<T> {
-        let found = known.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
-        self.keep(found.ok_or_else(|| FaultKind::Choice { flag, value: value.to_owned(), choices }))
-    }
+/// What it takes to look at an election in etcd without taking part.
+pub(crate) fn parse_lock_and_etcd(
+    lock: &LockFlags,
+    etcd: &EtcdFlags,
+    surroundings: &Surroundings,
+    faults: &mut Faults<'_>,
+) -> Option<(LockConfig, EtcdConfig)> {
+    let lock = parse_lock(lock, surroundings, faults);
+    let etcd = parse_etcd(etcd, surroundings, faults);
+    lock.zip(etcd)
 }
 
 fn parse_lock(flags: &LockFlags, surroundings: &Surroundings, faults: &mut Faults<'_>) -> Option<LockConfig> {
@@ -200,7 +143,7 @@ fn parse_etcd(flags: &EtcdFlags, surroundings: &Surroundings, faults: &mut Fault
 }
 
 fn parse_endpoint_flag(given: &[String], faults: &mut Faults<'_>) -> Option<Endpoints> {
-    let lists = faults.sources.values("--etcd-endpoints", given);
+    let lists = faults.values("--etcd-endpoints", given);
     if lists.is_empty() {
         faults.push(FaultKind::Missing {
             flag: "--etcd-endpoints",
@@ -222,15 +165,8 @@ fn parse_endpoint_flag(given: &[String], faults: &mut Faults<'_>) -> Option<Endp
 fn parse_timings(flags: &TimingFlags, faults: &mut Faults<'_>) -> Option<Timings> {
     let mut unread: Vec<&'static str> = Vec::new();
     let mut duration = |flag: &'static str, given: &Option<String>| -> Option<Duration> {
-        let text = faults.value(flag, given.as_ref())?;
-        match parse_duration(text) {
-            Ok(duration) => Some(duration),
-            Err(fault) => {
-                unread.push(flag);
-                faults.push(FaultKind::Duration { flag, value: text.to_owned(), fault });
-                None
-            }
-        }
+        let read = faults.duration_if_set(flag, given.as_ref())?;
+        read.inspect_err(|OnTheList| unread.push(flag)).ok()
     };
     let request = TimingsRequest {
         lease_ttl: duration("--lease-ttl", &flags.lease_ttl),
@@ -256,7 +192,7 @@ fn parse_timings(flags: &TimingFlags, faults: &mut Faults<'_>) -> Option<Timings
 }
 
 fn parse_listeners(flags: &HttpFlags, faults: &mut Faults<'_>) -> Option<(HttpConfig, SocketAddr)> {
-    let lists = faults.sources.values("--http", &flags.http);
+    let lists = faults.values("--http", &flags.http);
     let mut listen = if lists.is_empty() { default_http() } else { Vec::new() };
     for item in lists.iter().flat_map(|list| list.split(',')).map(str::trim) {
         let parsed =

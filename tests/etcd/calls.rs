@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use bellwether::election::{
-    Body, CANDIDATES_LISTED, Call, CallErrorKind, CandidateKey, Identity, LeaseId, Revision,
-};
+use bellwether::election::{Body, CANDIDATES_LISTED, Call, CallErrorKind, CandidateKey, Identity, LeaseId, Revision};
 use support::etcd::{EtcdOptions, EtcdServer};
 
 use crate::harness::{Adapter, LEASE, LOCK, ME, TTL, quick, record, server};

@@ -77,6 +77,7 @@ impl Candidate {
         if self.claim_at().is_some_and(|at| now.boot >= at) && !self.asks.is_asking(Operation::Claim) {
             let lease = self.held().expect("only a holder of a lease may claim").id;
             self.stay_away_until = None;
+            self.gone_since = self.sight.free_since();
             self.ask(now, Call::Claim { lease, record: self.record(now, Some(now.wall)) });
         } else if self.sight.free_since().is_some() && self.claim_delay.is_none() {
             self.claim_delay = Some(self.random.between(CLAIM_DELAY_LEAST, CLAIM_DELAY_MOST));
@@ -113,7 +114,6 @@ impl Candidate {
             (false, true) => ClaimResult::HeldAlready,
             (false, false) => ClaimResult::Lost,
         }));
-        let gone_since = self.sight.free_since();
         let token = lock.create_revision;
         let untouched = lock.is_untouched();
         self.take_in_lock(now, header.revision, Some(lock));
@@ -130,10 +130,7 @@ impl Candidate {
             self.extend_until(kept);
         }
         if self.held().and_then(Lease::right).is_some_and(|right| !right.passed(now)) {
-            if let Some(gone_since) = gone_since {
-                self.tell(Notice::TookOver(now.boot.since(gone_since)));
-            }
-            self.lead(Term { epoch: self.settings.epoch, token }, Reason::Claimed);
+            self.lead(now, Term { epoch: self.settings.epoch, token }, Reason::Claimed);
         }
     }
 
@@ -142,7 +139,10 @@ impl Candidate {
         self.on_lease_missing(now, lease);
     }
 
-    pub(super) fn lead(&mut self, term: Term, reason: Reason) {
+    pub(super) fn lead(&mut self, now: Reading, term: Term, reason: Reason) {
+        if let Some(gone_since) = self.gone_since.take() {
+            self.tell(Notice::TookOver(now.boot.since(gone_since)));
+        }
         self.stay_away_until = None;
         self.unled_since = None;
         self.transition(reason, |state| state.lead(term));

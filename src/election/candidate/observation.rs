@@ -112,11 +112,17 @@ impl Candidate {
             return;
         }
         if let Some(lock) = self.sight.lock() {
-            if self.ahead.is(&lock.holder) {
+            let leads_from_before_me = self.ahead.is(&lock.holder);
+            // The watch can be faster than the claim's own answer, which then still counts.
+            let mine = lock.lease.is_some() && lock.lease == self.held().map(|lease| lease.id);
+            if leads_from_before_me {
                 self.set_ahead(Ahead::Unknown, at);
             }
             self.claim_delay = None;
-            self.asks.give_up(Operation::Claim);
+            if !mine {
+                self.asks.give_up(Operation::Claim);
+                self.gone_since = None;
+            }
         }
         self.react_as_holder(now);
         self.note_unled(now);

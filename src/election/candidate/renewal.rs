@@ -233,7 +233,7 @@ impl Candidate {
             }
             State::Standby => {
                 if let Some(token) = self.adoptable().map(|lock| lock.create_revision) {
-                    self.lead(Term { epoch: self.settings.epoch, token }, Reason::Adopted);
+                    self.lead(now, Term { epoch: self.settings.epoch, token }, Reason::Adopted);
                 }
             }
             State::Starting | State::Leading { .. } | State::StandingDown(_) | State::Stopped => {}
