@@ -9,9 +9,9 @@ use bellwether::election::{
     Request, Revision, StreamId, Timings, TimingsRequest, WallTime, WatchId, WatchTarget,
 };
 use bellwether::etcd::Etcd;
+use support::etcd::{EtcdCluster, EtcdOptions, EtcdServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use support::etcd::{EtcdCluster, EtcdOptions, EtcdServer};
 
 /// Longer than anything here takes on a busy machine; reaching it is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(15);
