@@ -384,6 +384,7 @@ mod tests {
             timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
             http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
             telemetry: ([127, 0, 0, 1], 0).into(),
+            warnings: Vec::new(),
             log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
         }
     }

@@ -1,0 +1,8 @@
+//! The command line, by the real binary.
+
+mod clients;
+mod faults;
+mod help;
+mod one_answer;
+mod program;
+mod run;
