@@ -4,6 +4,8 @@
 //! answers given out, and how fast a leader hears that an operator has deleted its lock key, beside the delay of the
 //! watch event itself.
 
+#![expect(clippy::print_stdout, reason = "stdout is what the figures are for")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,7 +53,10 @@ fn memory(binary: &PathBuf, etcd: &EtcdServer) -> Result<()> {
     }
     for (role, sidecar) in [("leader", &leader), ("standby", &standby)] {
         let (resident, threads) = resident(sidecar.pid())?;
-        println!("memory, idle {role:<8}                   {:.2} MiB resident, {threads} thread(s)", mebibytes(resident));
+        println!(
+            "memory, idle {role:<8}                   {:.2} MiB resident, {threads} thread(s)",
+            mebibytes(resident)
+        );
     }
     Ok(())
 }

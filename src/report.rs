@@ -122,7 +122,7 @@ impl Reporter {
         let name = printable(leader);
         info!(leader = %name, term = term.map(tracing::field::display), me = *leader == self.identity, "the leader changed");
         // Whoever closed stdout does not want to know; an election does not end for it.
-        let _ = writeln!(self.stdout, "{name} is the leader").and_then(|()| self.stdout.flush());
+        writeln!(self.stdout, "{name} is the leader").and_then(|()| self.stdout.flush()).ok();
     }
 
     fn etcd_failed(&mut self, endpoint: EndpointId, operation: Operation, kind: CallErrorKind, message: &str) {

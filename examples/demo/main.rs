@@ -97,12 +97,11 @@ fn interrupted_by_signals() -> Result<Arc<AtomicBool>> {
 
 /// `target/debug/bellwether` for `target/debug/examples/demo`.
 fn sidecar_binary(arguments: &Arguments) -> Result<PathBuf> {
-    let binary = match &arguments.binary {
-        Some(binary) => binary.clone(),
-        None => {
-            let demo = std::env::current_exe()?;
-            demo.ancestors().nth(2).context("this program lies in target/<profile>/examples")?.join("bellwether")
-        }
+    let binary = if let Some(binary) = &arguments.binary {
+        binary.clone()
+    } else {
+        let demo = std::env::current_exe()?;
+        demo.ancestors().nth(2).context("this program lies in target/<profile>/examples")?.join("bellwether")
     };
     ensure!(binary.is_file(), "no sidecar at {}: `cargo build` makes one, or set BELLWETHER_BIN", binary.display());
     Ok(binary)

@@ -171,13 +171,13 @@ fn thaw(stage: &mut Stage, place: usize) -> Result<()> {
     stage.pause(WATCH_AFTER_THAW)?;
     // A request that was sent during the freeze is answered after it.
     let answers = stage.watched()[place].poller.samples_received_since(thawed);
-    let stale = answers.iter().filter(|sample| sample.leading().is_some()).count();
+    let wrong = answers.iter().filter(|sample| sample.leading().is_some()).count();
     stage.story.tell(&format!(
-        "{} answered {} times after the thaw, {stale} of them 200",
+        "{} answered {} times after the thaw, {wrong} of them 200",
         stage.name(place),
         answers.len()
     ));
-    ensure!(stale == 0, "{} answered 200 after its lease was gone", stage.name(place));
+    ensure!(wrong == 0, "{} answered 200 after its lease was gone", stage.name(place));
     Ok(())
 }
 

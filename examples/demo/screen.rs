@@ -61,7 +61,9 @@ fn show(watched: Vec<Arc<Watched>>, story: &Receiver<String>, stopped: &AtomicBo
         let mut told: Vec<String> = story.try_iter().collect();
         // Up to the first line of the view before, the new lines of the story over it, the new view below.
         let up = if drawn == 0 { String::new() } else { format!("\x1b[{drawn}A") };
-        told.iter_mut().for_each(|line| line.push_str("\x1b[K"));
+        for line in &mut told {
+            line.push_str("\x1b[K");
+        }
         drawn = view.len();
         told.append(&mut view);
         draw(&format!("{up}\r{}\n", told.join("\n")));

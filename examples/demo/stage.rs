@@ -111,7 +111,7 @@ impl Stage {
             "--answer-validity",
             &format!("{}ms", self.options.answer_validity.as_millis()),
         ]);
-        options.election = "demo".to_owned();
+        "demo".clone_into(&mut options.election);
         let sidecar = Sidecar::start(&options)?;
         let poller = sidecar.poll(PollerOptions {
             interval: POLL_INTERVAL,

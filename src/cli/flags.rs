@@ -7,6 +7,7 @@
 use clap::Args;
 
 /// All flags of `bellwether run`.
+#[expect(missing_docs, reason = "the groups say what they are, and a comment here would be shown as help")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
     #[command(flatten)]

@@ -148,7 +148,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_parser_panic(text in "[0-9hms. \\-é]{0,12}") {
-            let _ = parse_duration(&text);
+            parse_duration(&text).ok();
         }
     }
 }

@@ -160,9 +160,10 @@ impl Connector {
 /// Who does not understand a handshake closes the connection.
 fn in_handshake(error: &io::Error) -> ConnectFailure {
     let error = of_transport(error);
-    match error.kind {
-        CallErrorKind::Tls => ConnectFailure(error),
-        _ => failure(&format!("{} in the TLS handshake; does the server speak TLS here?", error.message)),
+    if error.kind == CallErrorKind::Tls {
+        ConnectFailure(error)
+    } else {
+        failure(&format!("{} in the TLS handshake; does the server speak TLS here?", error.message))
     }
 }
 

@@ -82,7 +82,7 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Answers are single small writes; waiting to merge them only delays them. A failure costs time only.
-                let _ = stream.set_nodelay(true);
+                stream.set_nodelay(true).ok();
                 Ok((Stream::Tcp(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener, _) => {
@@ -126,7 +126,7 @@ impl Drop for SocketFile {
             fs::symlink_metadata(&self.path).is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode);
         if own {
             // A file that stays behind is found to be stale at the next start.
-            let _ = fs::remove_file(&self.path);
+            fs::remove_file(&self.path).ok();
         }
     }
 }
@@ -161,6 +161,7 @@ fn is_missing_address(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's list is open")]
 fn way_out(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
