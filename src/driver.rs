@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
-use crate::http::{HttpError, LocalApi, Shared, Telemetry};
+use crate::http::{About, HttpError, LocalApi, Shared, Telemetry};
 use crate::metrics::Metrics;
 use crate::protections::Protections;
 use crate::report::Reporter;
@@ -91,7 +91,7 @@ impl Driver {
         let metrics = Arc::new(Metrics::new(&config.election.name).expect("each metric has a name of its own"));
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
-        let shared = Shared::new(config, clock::now, published, commander, Arc::clone(&metrics));
+        let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
         let addresses: Vec<String> = local_api.local_addrs().iter().map(ToString::to_string).collect();
         info!(
             election = %format!("{}/{}", config.election.namespace, config.election.name),

@@ -86,6 +86,11 @@ impl Path {
         Self::ALL.into_iter().map(|(each, _)| each).find(|each| each.as_str() == path).unwrap_or(Self::Other)
     }
 
+    /// Every path that is served.
+    pub fn served() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(|(each, _)| each).filter(|each| *each != Self::Other)
+    }
+
     /// The label: the path itself, or `other`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -10,8 +10,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::election::{
-    CallErrorKind, ClaimResult, EndpointId, Identity, Instant, Notice, Operation, PublicState, Reading, Reason,
-    RenewalFailure, Term,
+    CallErrorKind, ClaimResult, ClusterId, EndpointId, Identity, Instant, LeaseId, Notice, Operation, PublicState,
+    Reading, Reason, RenewalFailure, Term,
 };
 
 /// A standing fault that needs a person is said again after this long: often enough for whoever looks at the
@@ -86,11 +86,15 @@ impl Reporter {
             }
             Notice::EtcdBack => self.etcd_back(),
             Notice::ServerVersion { endpoint, version } => self.server_version(*endpoint, version),
-            Notice::IdentityTaken { .. }
-            | Notice::LockWithoutLease { .. }
-            | Notice::EndpointRefused { .. }
-            | Notice::SeveralClusters { .. }
-            | Notice::NoSpace { .. } => self.standing(notice, now.boot),
+            Notice::IdentityTaken { lease } => self.identity_taken(*lease, now.boot),
+            Notice::LockWithoutLease { holder } => self.lock_without_lease(holder, now.boot),
+            Notice::NoSpace { endpoint } => self.no_space(*endpoint, now.boot),
+            Notice::EndpointRefused { endpoint, pinned, found } => {
+                self.endpoint_refused(*endpoint, *pinned, *found, now.boot);
+            }
+            Notice::SeveralClusters { endpoint, pinned, found } => {
+                self.several_clusters(*endpoint, *pinned, *found, now.boot);
+            }
             Notice::StoreReset { seen, now } => error!(
                 %seen, %now, epoch = self.epoch,
                 "etcd's revision went back from {seen} to {now}: the store was wiped or restored, and terms would no \
@@ -172,42 +176,62 @@ impl Reporter {
         }
     }
 
-    fn standing(&mut self, notice: &Notice, now: Instant) {
-        match notice {
-            Notice::IdentityTaken { lease } if self.is_time_for(Standing::IdentityTaken, now) => error!(
-                identity = %self.identity, lease = lease.map(|lease| tracing::field::display(format!("{:x}", lease.0))),
-                "another live candidate has this identity; this sidecar stays out of the election and keeps trying: give \
-                 each its own --identity, or wait for the other's lease to expire if it was this one before a restart",
-            ),
-            Notice::LockWithoutLease { holder } if self.is_time_for(Standing::LockWithoutLease, now) => error!(
-                key = self.lock_key, value = %printable(holder),
-                "the lock key has no lease, so it never expires and nobody can lead; if nothing relies on it, clear it: \
-                 etcdctl del {}", shell_word(&self.lock_key),
-            ),
-            Notice::NoSpace { endpoint } if self.is_time_for(Standing::NoSpace(*endpoint), now) => error!(
-                endpoint = self.url(*endpoint),
-                "etcd is out of space: the leader stays, but nobody can claim; compact, defragment, then etcdctl alarm disarm"
-            ),
-            Notice::EndpointRefused { endpoint, pinned, found }
-                if self.is_time_for(Standing::EndpointRefused(*endpoint), now) =>
-            {
-                error!(
-                    endpoint = self.url(*endpoint), pinned = %hex(pinned.0), found = %hex(found.0),
-                    "this endpoint answers for another cluster and is not asked any more; correct --etcd-endpoints",
-                );
-            }
-            Notice::SeveralClusters { endpoint, pinned, found }
-                if self.is_time_for(Standing::SeveralClusters(*endpoint), now) =>
-            {
-                error!(
-                    endpoint = self.url(*endpoint), others = %hex(pinned.0), found = %hex(found.0),
-                    "--etcd-endpoints names more than one cluster; this sidecar does not lead until it is corrected",
-                );
-            }
-            again => debug!(notice = ?again, "still so"),
+    fn identity_taken(&mut self, lease: Option<LeaseId>, now: Instant) {
+        if self.is_time_for(Standing::IdentityTaken, now) {
+            error!(
+                identity = %self.identity,
+                lease = lease.map(|lease| format!("{:x}", lease.0)),
+                "another live candidate has this identity; this sidecar stays out of the election and keeps trying: \
+                 give each its own --identity, or wait for the lease of the one before a restart to expire"
+            );
         }
     }
 
+    fn lock_without_lease(&mut self, holder: &Identity, now: Instant) {
+        if self.is_time_for(Standing::LockWithoutLease, now) {
+            error!(
+                key = self.lock_key,
+                value = printable(holder),
+                "the lock key has no lease, so it never expires and nobody can lead; if nothing relies on it, clear \
+                 it: etcdctl del {}",
+                shell_word(&self.lock_key)
+            );
+        }
+    }
+
+    fn no_space(&mut self, endpoint: EndpointId, now: Instant) {
+        if self.is_time_for(Standing::NoSpace(endpoint), now) {
+            error!(
+                endpoint = self.url(endpoint),
+                "etcd is out of space: the leader stays, but nobody can claim; compact, defragment, then etcdctl alarm \
+                 disarm"
+            );
+        }
+    }
+
+    fn endpoint_refused(&mut self, endpoint: EndpointId, pinned: ClusterId, found: ClusterId, now: Instant) {
+        if self.is_time_for(Standing::EndpointRefused(endpoint), now) {
+            error!(
+                endpoint = self.url(endpoint),
+                pinned = hex(pinned),
+                found = hex(found),
+                "this endpoint answers for another cluster and is not asked any more; correct --etcd-endpoints"
+            );
+        }
+    }
+
+    fn several_clusters(&mut self, endpoint: EndpointId, pinned: ClusterId, found: ClusterId, now: Instant) {
+        if self.is_time_for(Standing::SeveralClusters(endpoint), now) {
+            error!(
+                endpoint = self.url(endpoint),
+                others = hex(pinned),
+                found = hex(found),
+                "--etcd-endpoints names more than one cluster; this sidecar does not lead until it is corrected"
+            );
+        }
+    }
+
+    /// Whether a standing fault is to be said now: first, and then once in a while.
     fn is_time_for(&mut self, fault: Standing, now: Instant) -> bool {
         let due = self.said.get(&fault).is_none_or(|last| now.since(*last) >= SAY_AGAIN);
         if due {
@@ -295,8 +319,8 @@ fn numbers(version: &str) -> Option<(u64, u64, u64)> {
     parts.next().is_none().then_some(numbers)
 }
 
-fn hex(number: u64) -> String {
-    format!("{number:x}")
+fn hex(cluster: ClusterId) -> String {
+    format!("{:x}", cluster.0)
 }
 
 /// A name as one line: the lock key can hold anything, and must not forge lines or move a cursor.
@@ -315,5 +339,177 @@ fn shell_word(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::config::{ElectionConfig, EtcdConfig, HttpConfig, LockKeyName, LogConfig, LogFormat, LogLevel};
+    use crate::election::{Epoch, Revision, Timings, TimingsRequest, WallTime};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("no writer panics").clone()).expect("it is text")
+        }
+    }
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no writer panics").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn config() -> Config {
+        let lock_key = LockKeyName("/bellwether/default/it's mine".to_owned());
+        Config {
+            election: ElectionConfig {
+                name: "web".into(),
+                namespace: "default".into(),
+                identity: Identity::new("web-1"),
+                lock_key,
+                epoch: Epoch(4),
+            },
+            etcd: EtcdConfig { endpoints: vec!["http://a:2379".into(), "http://b:2379".into()], tls: None, auth: None },
+            timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
+            http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
+            telemetry: ([127, 0, 0, 1], 0).into(),
+            warnings: Vec::new(),
+            log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
+        }
+    }
+
+    /// The lines on stderr, from info on, and the text on stdout, of notices a second apart each.
+    fn reported(notices: &[Notice]) -> (Vec<String>, String) {
+        let (log, stdout) = (Written::default(), Written::default());
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut reporter = Reporter::new(&config(), Box::new(stdout.clone()));
+            for (second, notice) in (0..).zip(notices) {
+                let boot = Instant::from_nanos(0).after(Duration::from_secs(second));
+                reporter.report(notice, Reading { boot, wall: WallTime::from_unix_nanos(0) });
+            }
+        });
+        (log.text().lines().map(str::to_owned).collect(), stdout.text())
+    }
+
+    fn failed(endpoint: usize, kind: CallErrorKind) -> Notice {
+        let operation = Operation::KeepAlive;
+        Notice::EtcdFailed { endpoint: EndpointId(endpoint), operation, kind, message: "broken pipe".into() }
+    }
+
+    fn told(version: &str) -> Notice {
+        Notice::ServerVersion { endpoint: EndpointId(0), version: version.into() }
+    }
+
+    #[test]
+    fn a_leader_is_named_on_stdout_and_its_absence_is_not() {
+        let leader = |name| Notice::LeaderChanged { leader: Some(Identity::new(name)), term: None };
+        let none = Notice::LeaderChanged { leader: None, term: None };
+        let (_, stdout) = reported(&[leader("web-0"), none, leader("web-1")]);
+        assert_eq!(stdout, "web-0 is the leader\nweb-1 is the leader\n");
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        let leader = Some(Identity::new("x\nweb-1 is the leader\u{1b}[2J"));
+        let (log, stdout) = reported(&[Notice::LeaderChanged { leader, term: None }]);
+        assert_eq!((log.len(), stdout.lines().count()), (1, 1), "{stdout}");
+        assert!(!stdout.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_transition_says_reason_term_and_what_comes_next() {
+        let term = Some(Term { epoch: Epoch(4), token: Revision(48213) });
+        let (from, to, reason) = (PublicState::Leading, PublicState::Jeopardy, Reason::UntilPassed);
+        let (log, _) = reported(&[Notice::Transition { from, to, reason, term }]);
+        assert_eq!(log.len(), 1);
+        for part in
+            ["WARN", "leading", "jeopardy", "until_passed", "4.48213", "/leader answers 503", "same term goes on"]
+        {
+            assert!(log[0].contains(part), "{part} in {}", log[0]);
+        }
+    }
+
+    #[test]
+    fn each_way_an_endpoint_fails_is_said_once_until_etcd_is_back() {
+        let (down, late) = (CallErrorKind::Unavailable, CallErrorKind::Timeout);
+        let outage = [failed(0, down), failed(0, down), failed(1, down), failed(0, late), failed(0, down)];
+        let (log, _) = reported(&outage);
+        assert_eq!(log.len(), 3, "{log:?}");
+        assert!(log[0].contains("http://a:2379") && log[0].contains("broken pipe") && log[0].contains("keepalive"));
+        let (log, _) = reported(&[failed(0, down), Notice::EtcdBack, failed(0, down)]);
+        assert_eq!(log.len(), 3, "{log:?}");
+    }
+
+    #[test]
+    fn a_renewal_is_not_worth_a_line() {
+        let renewed = Notice::Renewed(Duration::from_millis(1));
+        assert!(reported(&[renewed, Notice::RenewalFailed(RenewalFailure::Timeout)]).0.is_empty());
+    }
+
+    #[test]
+    fn the_command_that_clears_a_lock_without_lease_can_be_pasted() {
+        let holder = Identity::new("somebody");
+        let (log, _) = reported(&[Notice::LockWithoutLease { holder }]);
+        assert!(log[0].contains(r"etcdctl del '/bellwether/default/it'\''s mine'"), "{}", log[0]);
+        assert!(log[0].contains("ERROR"));
+        assert_eq!(shell_word("/bellwether/default/web"), "/bellwether/default/web");
+    }
+
+    #[test]
+    fn a_standing_fault_is_said_again_once_a_minute() {
+        let notices = vec![Notice::IdentityTaken { lease: None }; 121];
+        assert_eq!(reported(&notices).0.len(), 3);
+    }
+
+    #[test]
+    fn a_store_reset_names_the_epoch_to_restart_with() {
+        let (log, _) = reported(&[Notice::StoreReset { seen: Revision(900), now: Revision(3) }]);
+        assert!(log[0].contains("from 900 to 3") && log[0].contains("--epoch 5"), "{}", log[0]);
+    }
+
+    #[test]
+    fn versions_are_judged_by_what_they_do_to_leases() {
+        for (version, advice) in [
+            ("3.3.25", Advice::RevokesLiveLeases),
+            ("3.4.23", Advice::RevokesLiveLeases),
+            ("3.4.30", Advice::RevokesLiveLeases),
+            ("3.4.31", Advice::EndOfLife),
+            ("3.5.0", Advice::RevokesLiveLeases),
+            ("3.5.12", Advice::RevokesLiveLeases),
+            ("3.5.13", Advice::Fine),
+            ("3.6.0-rc.1", Advice::Fine),
+            ("2.3.8", Advice::RevokesLiveLeases),
+            ("4.0.0", Advice::Fine),
+            ("3.6", Advice::Unknown),
+            ("", Advice::Unknown),
+        ] {
+            assert_eq!(Advice::on(version), advice, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_warned_about_once() {
+        let (log, _) = reported(&[told("3.4.23"), told("3.4.23"), told("3.5.28"), told("3.4.40")]);
+        assert_eq!(log.len(), 2, "{log:?}");
+        assert!(log[0].contains("WARN") && log[0].contains("15247") && log[0].contains("3.4.23"));
+        assert!(log[1].contains("INFO") && log[1].contains("end of its life"));
     }
 }

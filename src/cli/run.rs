@@ -81,12 +81,7 @@ fn exit_of(error: &DriverError) -> Exit {
         DriverError::Etcd(EtcdError::TaskDied(_))
         | DriverError::Http(HttpError::Ended { .. })
         | DriverError::Task(_) => Exit::Internal,
-        DriverError::Etcd(
-            EtcdError::Unreadable { .. }
-            | EtcdError::Malformed { .. }
-            | EtcdError::Endpoint { .. }
-            | EtcdError::NoAnswer(_),
-        )
+        DriverError::Etcd(EtcdError::File { .. } | EtcdError::Endpoint { .. } | EtcdError::NoAnswer(_))
         | DriverError::Http(
             HttpError::Bind { .. } | HttpError::SocketInUse(_) | HttpError::NotASocket(_) | HttpError::NoAddress,
         )

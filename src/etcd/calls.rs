@@ -7,7 +7,7 @@ use etcd_client::{
     TxnOpResponse, TxnResponse,
 };
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Link};
 use super::error::{call_error, incomplete, is_lease_exists, of_client};
 use super::keys::{Keys, header, lock_key, record_json};
 use crate::election::{
@@ -33,18 +33,19 @@ pub(super) async fn execute(endpoint: &Endpoint, keys: &Keys, request: &Request)
 /// has not been applied.
 async fn with_fresh_token(endpoint: &Endpoint, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
     let link = endpoint.link().await?;
-    let result = perform(link.client().await?, keys, call).await;
-    link.heard();
-    match result {
+    match perform(&link, keys, call).await {
         Err(error) if endpoint.wants_new_token(error.kind) => {
-            let link = endpoint.renewed_link(&link).await?;
-            perform(link.client().await?, keys, call).await
+            perform(&endpoint.renewed_link(&link).await?, keys, call).await
         }
         result => result,
     }
 }
 
-async fn perform(client: Client, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
+async fn perform(link: &Link, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
+    dispatch(link.client().await?, keys, call).await.map_err(|error| link.explain(error))
+}
+
+async fn dispatch(client: Client, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
     match call {
         Call::Probe => probe(client).await,
         Call::Grant { lease, ttl } => grant(client, keys, *lease, *ttl).await,

@@ -7,37 +7,29 @@ use std::path::PathBuf;
 use rustls::{AlertDescription, CertificateError};
 use tonic::{Code, Status};
 
+use super::connect::connect_failure;
+use crate::config::FileFault;
 use crate::election::{CallError, CallErrorKind};
 
 /// Why the adapter cannot work, or could not take over new credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum EtcdError {
-    /// A file named in the configuration cannot be read.
-    #[error("{flag}: {path}: {source}")]
-    Unreadable {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file was read, but does not hold what it should.
-    #[error("{flag}: {path}: {reason}")]
-    Malformed {
+    /// A file named in the configuration cannot be used.
+    #[error("{flag}: {} {fault}", path.display())]
+    File {
         /// The flag that names it.
         flag: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        fault: FileFault,
     },
-    /// The certificates do not make a TLS configuration, or an endpoint is no URL.
+    /// An endpoint is no URL, or its host no name for a certificate.
     #[error("--etcd-endpoints: {endpoint}: {reason}")]
     Endpoint {
         /// The endpoint as configured.
         endpoint: String,
-        /// What is wrong with it, or with the certificates for it.
+        /// What is wrong with it.
         reason: String,
     },
     /// A task of the adapter panicked: a bug.
@@ -121,22 +113,26 @@ fn words_of(status: &Status) -> String {
 
 /// The kind and the words for a failed connection: the cause is at the end of the chain of sources.
 pub(super) fn of_transport(error: &(dyn StdError + 'static)) -> CallError {
-    let mut deepest = error;
+    let mut words = error.to_string();
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(failure) = connect_failure(error) {
+            return failure.clone();
+        }
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return call_error(CallErrorKind::Tls, tls_words(tls));
         }
-        if error.to_string().starts_with("TLS handshake timeout") {
-            return call_error(CallErrorKind::Unavailable, "no answer to the TLS handshake in time");
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && let Some(known) = io_words(io)
+        {
+            return call_error(CallErrorKind::Unavailable, known);
         }
-        deepest = error;
+        words = error.to_string();
         next = cause(error);
     }
-    call_error(
-        CallErrorKind::Unavailable,
-        deepest.downcast_ref::<io::Error>().map_or_else(|| deepest.to_string(), io_words),
-    )
+    // The HTTP/2 library has an own error for the same thing.
+    let closed = words.contains("broken pipe");
+    call_error(CallErrorKind::Unavailable, if closed { "connection closed".to_owned() } else { words })
 }
 
 /// What lies behind an error. `io::Error::source` skips the very error it wraps.
@@ -147,13 +143,14 @@ fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
     }
 }
 
-fn io_words(error: &io::Error) -> String {
+/// Words for what a network does; other errors of the system speak for themselves.
+fn io_words(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "connection cut by the other side".to_owned(),
-        io::ErrorKind::TimedOut => "no connection in time".to_owned(),
-        io::ErrorKind::UnexpectedEof => "connection closed by the other side".to_owned(),
-        _ => error.to_string(),
+        io::ErrorKind::ConnectionRefused => Some("connection refused"),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Some("connection reset"),
+        io::ErrorKind::TimedOut => Some("no connection in time"),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => Some("connection closed"),
+        _ => None,
     }
 }
 

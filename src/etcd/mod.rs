@@ -2,6 +2,7 @@
 //! into events. It decides nothing: each effect is done once, on the endpoint it names, and reported.
 
 mod calls;
+mod connect;
 mod credentials;
 mod endpoint;
 mod error;
@@ -89,7 +90,7 @@ impl Etcd {
         let endpoints = Endpoint::all(config, &credentials, connect_timeout)?;
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         let mut tasks = JoinSet::new();
-        if !credentials::files(config).is_empty() {
+        if credentials::names_files(config) {
             tasks.spawn(watch_files(config.clone(), credentials.clone(), reports.clone()));
         }
         Ok(Self {

@@ -26,7 +26,7 @@ use thiserror::Error;
 use self::listener::Listener;
 pub use self::promises::{AnswerGuard, Promises};
 pub use self::server::{Bound, HEAD_BYTES_MOST, Limits};
-pub use self::shared::Shared;
+pub use self::shared::{About, Shared};
 use crate::config::HttpConfig;
 use crate::election::Reading;
 

@@ -29,16 +29,33 @@ pub struct Shared {
     ready: AtomicBool,
 }
 
-/// What does not change while the process runs.
-#[derive(Debug)]
-pub(super) struct About {
-    pub(super) identity: Identity,
+/// What answers tell that does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Who this candidate is.
+    pub identity: Identity,
     /// `<namespace>/<election>`
-    pub(super) election: String,
-    pub(super) timings: Timings,
-    /// The URLs of `--etcd-endpoints`, without credentials should there ever be any.
-    pub(super) endpoints: Vec<String>,
-    pub(super) allow_remote_resign: bool,
+    pub election: String,
+    /// The timings.
+    pub timings: Timings,
+    /// The URLs of `--etcd-endpoints`, as they may be shown to anybody.
+    pub endpoints: Vec<String>,
+    /// `--allow-remote-resign`
+    pub allow_remote_resign: bool,
+}
+
+impl About {
+    /// The part of the configuration that answers tell.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            identity: config.election.identity.clone(),
+            election: format!("{}/{}", config.election.namespace, config.election.name),
+            timings: config.timings,
+            endpoints: config.etcd.endpoints.iter().map(|url| without_credentials(url)).collect(),
+            allow_remote_resign: config.http.allow_remote_resign,
+        }
+    }
 }
 
 impl Shared {
@@ -46,19 +63,12 @@ impl Shared {
     /// from outside, `clock` is [`crate::clock::now`] outside of tests.
     #[must_use]
     pub fn new(
-        config: &Config,
+        about: About,
         clock: Clock,
         view: watch::Receiver<Arc<View>>,
         commands: mpsc::Sender<Event>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let about = About {
-            identity: config.election.identity.clone(),
-            election: format!("{}/{}", config.election.namespace, config.election.name),
-            timings: config.timings,
-            endpoints: config.etcd.endpoints.iter().map(|url| without_credentials(url)).collect(),
-            allow_remote_resign: config.http.allow_remote_resign,
-        };
         Arc::new(Self {
             clock,
             view,
@@ -120,7 +130,8 @@ impl Shared {
     }
 }
 
-/// `https://user:password@host:2379` as `https://host:2379`.
+/// `https://user:password@host:2379` as `https://host:2379`: should the configuration ever let one through, it is
+/// still not shown.
 fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));

@@ -330,7 +330,13 @@ impl EtcdCluster {
     /// # Errors
     /// When it is not running.
     pub fn freeze(&self, member: usize) -> Result<()> {
-        self.signal(member, Signal::SIGSTOP)
+        self.signal(member, Signal::SIGSTOP)?;
+        let pid = self.pid(member).context("signalled just now")?;
+        // The signal is on its way; its threads stop one after the other.
+        while !all_threads_stopped(pid)? {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// SIGCONT.
@@ -533,6 +539,15 @@ impl EtcdCluster {
         Ok(())
     }
 
+    /// Sets a user's password, and makes etcd forget the user's tokens.
+    ///
+    /// # Errors
+    /// What etcd says.
+    pub async fn change_password(&self, user: &str, password: &str) -> Result<()> {
+        self.any_client().await?.user_change_password(user, password).await?;
+        Ok(())
+    }
+
     /// The last lines of what a member has logged since its last start.
     #[must_use]
     pub fn log_tail(&self, member: usize) -> String {
@@ -605,6 +620,18 @@ impl Drop for EtcdCluster {
 
 fn revision(header: Option<&etcd_client::ResponseHeader>) -> Result<i64> {
     Ok(header.context("an answer without a header")?.revision())
+}
+
+fn all_threads_stopped(pid: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        // `pid (name) state …`, and the name may hold anything.
+        let state = stat.rsplit(") ").next().unwrap_or_default();
+        if !state.starts_with('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A port that nobody listens on, below those that the kernel gives to outgoing connections: a member
