@@ -51,7 +51,10 @@ fn memory(binary: &PathBuf, etcd: &EtcdServer) -> Result<()> {
     }
     for (role, sidecar) in [("leader", &leader), ("standby", &standby)] {
         let (resident, threads) = resident(sidecar.pid())?;
-        println!("memory, idle {role:<8}                   {:.2} MiB resident, {threads} thread(s)", mebibytes(resident));
+        println!(
+            "memory, idle {role:<8}                   {:.2} MiB resident, {threads} thread(s)",
+            mebibytes(resident)
+        );
     }
     Ok(())
 }
