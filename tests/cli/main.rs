@@ -1,6 +1,7 @@
 //! The command line, by the real binary.
 
 mod clients;
+mod election;
 mod faults;
 mod help;
 mod one_answer;

@@ -21,10 +21,10 @@ fn the_only_candidate_leads_after_its_first_claim() {
     let mut scene = Scene::new();
     scene.answer_all();
     assert!(scene.leads());
-    assert_eq!(scene.transitions(), [
-        (PublicState::Standby, Reason::Registered),
-        (PublicState::Leading, Reason::Claimed)
-    ]);
+    assert_eq!(
+        scene.transitions(),
+        [(PublicState::Standby, Reason::Registered), (PublicState::Leading, Reason::Claimed)]
+    );
     assert_eq!(scene.token(), scene.my_lock().expect("it holds the lock").create_revision);
     assert_eq!(scene.remaining(), T - M);
 }

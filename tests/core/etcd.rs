@@ -64,13 +64,7 @@ impl Etcd {
     }
 
     /// Applies one call of `me` and answers it.
-    pub fn call(
-        &mut self,
-        now: u64,
-        me: &Identity,
-        endpoint: EndpointId,
-        call: &Call,
-    ) -> Result<Answer, CallError> {
+    pub fn call(&mut self, now: u64, me: &Identity, endpoint: EndpointId, call: &Call) -> Result<Answer, CallError> {
         self.expire(now);
         let body = match call {
             Call::Probe => Body::Probed { version: "3.5.28".into(), no_space: false },
@@ -215,12 +209,7 @@ impl Etcd {
         Body::Observed { lock: self.lock.clone(), candidates, candidates_total, ahead }
     }
 
-    fn register(
-        &mut self,
-        me: &Identity,
-        lease: LeaseId,
-        record: &CandidateRecord,
-    ) -> Result<CandidateKey, CallError> {
+    fn register(&mut self, me: &Identity, lease: LeaseId, record: &CandidateRecord) -> Result<CandidateKey, CallError> {
         if let Some(key) = self.candidates.get(me) {
             return Ok(key.clone());
         }

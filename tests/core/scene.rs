@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    Call, CallErrorKind, Candidate, CandidateRecord, Effect, EndpointId, Epoch, Event, Identity, Instant, Lead, LeaseId,
-    LockKey, Notice, OpId, Operation, PublicState, Reading, Reason, Request, Revision, Settings, StreamId, Timings,
-    TimingsRequest, View, WallTime, WatchId, WatchTarget,
+    Call, CallErrorKind, Candidate, CandidateRecord, Effect, EndpointId, Epoch, Event, Identity, Instant, Lead,
+    LeaseId, LockKey, Notice, OpId, Operation, PublicState, Reading, Reason, Request, Revision, Settings, StreamId,
+    Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
 };
 
 use crate::etcd::{Etcd, error, nanos};
