@@ -5,8 +5,8 @@ use std::time::Duration;
 use bellwether::election::{CallErrorKind, Event, LeaseId};
 
 use super::node::Pause;
-use crate::etcd::nanos;
 use super::world::{CANDIDATES, Happening, Link, World};
+use crate::etcd::nanos;
 
 impl World {
     /// One fault now, the next one soon.

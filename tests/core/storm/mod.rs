@@ -115,7 +115,8 @@ fn must_break(protection: Protections, expected: &[&str]) {
     Protections::take_away(Some(protection));
     let broken = (0..CONTROL_SEEDS).find_map(|seed| run(seed, false).err());
     Protections::take_away(None);
-    let broken = broken.unwrap_or_else(|| panic!("{} seeds without {}: nothing broke", CONTROL_SEEDS, protection.name()));
+    let broken =
+        broken.unwrap_or_else(|| panic!("{} seeds without {}: nothing broke", CONTROL_SEEDS, protection.name()));
     let first = broken.lines().next().unwrap_or_default();
     assert!(expected.iter().any(|name| first.contains(name)), "another invariant than {expected:?}: {first}");
 }

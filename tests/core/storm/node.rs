@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bellwether::election::{
-    Candidate, Effect, EndpointId, Epoch, Event, Identity, Instant, OpId, PublicState, Reading, Revision, Settings, StreamId,
-    Term, Timings, View, WallTime, WatchId, WatchTarget,
+    Candidate, Effect, EndpointId, Epoch, Event, Identity, Instant, OpId, PublicState, Reading, Revision, Settings,
+    StreamId, Term, Timings, View, WallTime, WatchId, WatchTarget,
 };
 
 use crate::etcd::nanos;

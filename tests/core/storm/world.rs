@@ -40,14 +40,38 @@ pub struct Stale {
 
 pub enum Happening {
     /// A request reaches etcd.
-    Arrives { node: usize, life: u64, pending: Pending },
+    Arrives {
+        node: usize,
+        life: u64,
+        pending: Pending,
+    },
     /// An event reaches its candidate.
-    Returns { node: usize, life: u64, event: Event },
-    Watched { node: usize, life: u64, watch: WatchId },
-    Timer { node: usize, number: u64 },
-    Wakes { node: usize },
-    Starts { node: usize, life: u64 },
-    LinkTurns { node: usize, endpoint: usize, to: Link },
+    Returns {
+        node: usize,
+        life: u64,
+        event: Event,
+    },
+    Watched {
+        node: usize,
+        life: u64,
+        watch: WatchId,
+    },
+    Timer {
+        node: usize,
+        number: u64,
+    },
+    Wakes {
+        node: usize,
+    },
+    Starts {
+        node: usize,
+        life: u64,
+    },
+    LinkTurns {
+        node: usize,
+        endpoint: usize,
+        to: Link,
+    },
     Fault,
 }
 
