@@ -21,12 +21,12 @@ const AHEAD_LISTED: i64 = 2;
 /// Makes one call within its timeout, connecting and authenticating included.
 pub(super) async fn execute(endpoint: &Endpoint, keys: &Keys, request: &Request) -> Result<Answer, CallError> {
     let before = endpoint.mark();
-    // Boxed: the largest of the calls makes this 18 KiB, which the stack should not carry.
-    let answer = Box::pin(with_fresh_token(endpoint, keys, &request.call));
-    tokio::time::timeout(request.timeout, answer).await.unwrap_or_else(|_| {
-        endpoint.give_up_if_silent(&before);
-        Err(call_error(CallErrorKind::Timeout, format!("no answer within {:?}", request.timeout)))
-    })
+    tokio::time::timeout(request.timeout, with_fresh_token(endpoint, keys, &request.call)).await.unwrap_or_else(
+        |_elapsed| {
+            endpoint.give_up_if_silent(&before);
+            Err(call_error(CallErrorKind::Timeout, format!("no answer within {:?}", request.timeout)))
+        },
+    )
 }
 
 /// Makes the call, and once more with a new token when etcd refuses the one there was. A refused call
@@ -42,7 +42,9 @@ async fn with_fresh_token(endpoint: &Endpoint, keys: &Keys, call: &Call) -> Resu
 }
 
 async fn perform(link: &Link, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
-    dispatch(link.client().await?, keys, call).await.map_err(|error| link.explain(error))
+    // Boxed: the largest of the calls makes this 18 KiB, which the stack should not carry.
+    let answer = Box::pin(dispatch(link.client().await?, keys, call));
+    answer.await.map_err(|error| link.explain(error))
 }
 
 async fn dispatch(client: Client, keys: &Keys, call: &Call) -> Result<Answer, CallError> {

@@ -131,7 +131,7 @@ impl Connector {
         // tonic would wait for ever where a name server is silent.
         let tcp = tokio::time::timeout(self.timeout * 2, self.tcp.call(uri))
             .await
-            .map_err(|_| failure("the name of the endpoint was not resolved in time"))?
+            .map_err(|_elapsed| failure("the name of the endpoint was not resolved in time"))?
             .map_err(|error| ConnectFailure(of_transport(&error)))?
             .into_inner();
         let Some(tls) = self.tls else {
@@ -143,7 +143,7 @@ impl Connector {
         let handshake = TlsConnector::from(tls.config_asking(&asked)).connect(tls.server_name, tcp);
         let stream = tokio::time::timeout(self.timeout, handshake)
             .await
-            .map_err(|_| failure("no answer to the TLS handshake in time"))?
+            .map_err(|_elapsed| failure("no answer to the TLS handshake in time"))?
             .map_err(|error| in_handshake(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(H2) {
             return Err(failure("the server does not offer HTTP/2: is this etcd's client port?"));
@@ -161,10 +161,9 @@ impl Connector {
 fn in_handshake(error: &io::Error) -> ConnectFailure {
     let error = of_transport(error);
     if error.kind == CallErrorKind::Tls {
-        ConnectFailure(error)
-    } else {
-        failure(&format!("{} in the TLS handshake; does the server speak TLS here?", error.message))
+        return ConnectFailure(error);
     }
+    failure(&format!("{} in the TLS handshake; does the server speak TLS here?", error.message))
 }
 
 fn failure(message: &str) -> ConnectFailure {

@@ -223,13 +223,13 @@ async fn authenticate(connection: Connection, auth: AuthConfig) -> Result<Option
     match answer {
         Ok(Ok(response)) => {
             let mut token = HeaderValue::from_str(response.token())
-                .map_err(|_| call_error(CallErrorKind::Other, "etcd sent a token that is no header value"))?;
+                .map_err(|_invalid| call_error(CallErrorKind::Other, "etcd sent a token that is no header value"))?;
             token.set_sensitive(true);
             Ok(Some(token))
         }
         Ok(Err(error)) if is_auth_disabled(&error) => Ok(None),
         Ok(Err(error)) => Err(link.explain(of_client(&error))),
-        Err(_) => Err(call_error(
+        Err(_elapsed) => Err(call_error(
             CallErrorKind::Timeout,
             format!("no answer to the authentication within {AUTHENTICATION_TIMEOUT:?}"),
         )),

@@ -3,3 +3,5 @@
 mod campaign;
 mod etcd;
 mod scene;
+#[cfg(feature = "sabotage")]
+mod storm;

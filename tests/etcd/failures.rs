@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use bellwether::election::{Call, CallErrorKind, Event};
+use bellwether::election::{Call, CallErrorKind, Event, StreamId, WatchTarget};
+use support::etcd::{EtcdCluster, EtcdOptions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::harness::{Adapter, CALL_TIMEOUT, ME, plain, server};
+use crate::harness::{Adapter, CALL_TIMEOUT, LEASE, ME, TTL, plain, quick, server};
 
 /// A port on which the kernel accepts connections and nobody ever answers.
 async fn black_hole() -> Result<(TcpListener, String)> {
@@ -82,7 +83,7 @@ async fn calls_find_a_restarted_server() -> Result<()> {
     let mut server = server().await?;
     let mut adapter = Adapter::of(&server)?;
     adapter.lock().await?;
-    server.kill()?;
+    server.kill();
     assert_eq!(adapter.refusal(Call::Confirm).await?.kind, CallErrorKind::Unavailable);
     server.restart().await?;
     adapter.lock().await?;
@@ -133,6 +134,50 @@ async fn a_connection_that_swallows_everything_is_given_up_after_one_timeout() -
     let asked = Instant::now();
     adapter.lock().await?;
     ensure!(asked.elapsed() < Duration::from_secs(2), "no ping was needed: {:?}", asked.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_on_which_a_stream_was_given_up_is_given_up_too() -> Result<()> {
+    let server = server().await?;
+    let swallower = Swallower::before(server.client_address(0)).await?;
+    let mut adapter = Adapter::new(&plain(vec![swallower.url.clone()]), ME)?;
+    adapter.grant(LEASE, TTL).await?;
+    adapter.keep_alive(1, LEASE);
+    adapter.renewal(1).await?;
+    swallower.swallow.send_replace(true);
+    adapter.keep_alive(1, LEASE);
+    adapter.silence(Duration::from_millis(100)).await?;
+    adapter.etcd.close_stream(StreamId(1));
+    let asked = Instant::now();
+    adapter.keep_alive(2, LEASE);
+    assert_eq!(adapter.renewal(2).await?.1, 30);
+    ensure!(asked.elapsed() < Duration::from_secs(2), "no ping was needed: {:?}", asked.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_without_a_leader_refuses_calls_and_ends_streams_and_watches() -> Result<()> {
+    let mut cluster = EtcdCluster::start(EtcdOptions { members: 3, ..quick() }).await?;
+    let mut adapter = Adapter::new(&plain(vec![cluster.endpoint(0)]), ME)?;
+    adapter.grant(LEASE, TTL).await?;
+    adapter.keep_alive(1, LEASE);
+    adapter.renewal(1).await?;
+    adapter.watch(1, WatchTarget::Lock, 1);
+    adapter.watch_created(1).await?;
+    cluster.kill(1);
+    cluster.kill(2);
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        match adapter.event().await? {
+            Event::StreamEnded { error, .. } | Event::WatchEnded { error, .. } => ended.push(error),
+            other => bail!("{other:?}"),
+        }
+    }
+    ended.push(adapter.refusal(Call::Confirm).await?);
+    for error in ended {
+        assert_eq!((error.kind, error.message.as_str()), (CallErrorKind::Unavailable, "etcdserver: no leader"));
+    }
     Ok(())
 }
 

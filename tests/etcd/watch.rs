@@ -118,7 +118,7 @@ async fn a_killed_server_ends_the_watch_once() -> Result<()> {
     let mut adapter = Adapter::of(&server)?;
     adapter.watch(1, WatchTarget::Lock, 1);
     adapter.watch_created(1).await?;
-    server.kill()?;
+    server.kill();
     let error = adapter.watch_end(1).await?;
     assert_eq!(error.kind, CallErrorKind::Unavailable, "{}", error.message);
     adapter.silence(QUIET).await

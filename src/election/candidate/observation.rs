@@ -69,15 +69,16 @@ impl Candidate {
         }
     }
 
-    /// A watch that agrees with a read of the same key works; one that does not is rebuilt from the read.
+    /// A watch that agrees with a read of the same key works, if there has been one since the read before;
+    /// one that does not is rebuilt from the read.
     fn settle_watches(&mut self, read: Option<&LockKey>) {
         if !self.sight.is_known() {
             return;
         }
-        if self.sight.lock() == read {
-            self.watch_backoff.reset();
-        } else {
+        if self.sight.lock() != read {
             self.drop_lock_watch();
+        } else if self.fresh {
+            self.watch_backoff.reset();
         }
     }
 
@@ -136,11 +137,15 @@ impl Candidate {
         let lease = self.held().map(|lease| lease.id);
         let reason = match self.sight.lock() {
             None => Reason::LockDeleted,
-            Some(lock) if lock.create_revision == term.token && lock.lease == lease && lock.is_untouched() => return,
+            Some(lock) if lock.create_revision != term.token => Reason::LockDeleted,
+            Some(lock) if lock.lease == lease && lock.is_untouched() => return,
             Some(_) => Reason::LockOverwritten,
         };
-        // Whoever removed the key wants another leader: let the others go first.
-        self.stay_away_until = Some(now.boot.after(self.lease_ttl()));
+        // Whoever removed a leader's key wants another leader: let the others go first. In Jeopardy it has
+        // most likely expired.
+        if let State::Leading { .. } = self.state {
+            self.stay_away_until = Some(now.boot.after(self.lease_ttl()));
+        }
         self.forget_place();
         self.transition(reason, State::lose);
     }
