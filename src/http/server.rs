@@ -71,7 +71,7 @@ impl Bound {
         self.listeners.iter().filter_map(Listener::local_addr).collect()
     }
 
-    /// Every address as a person writes it, unix sockets included.
+    /// Every address, as the user writes it.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.iter().map(ToString::to_string).collect()
