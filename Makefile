@@ -37,9 +37,8 @@ lint: ## Formatting, clippy, dependencies, the core's purity, scripts, YAML, spe
 	@$(WITH) protoc lint -- scripts/lint.sh
 
 .PHONY: bench
-bench: build ## Benchmarks, with the release binary's size
-	@$(WITH) protoc $(ETCD) -- cargo bench $(ARGS)
-	@stat --format 'size of the release binary: %s bytes' target/release/bellwether
+bench: build ## Size, memory, handover times of the release binary (ARGS=100: that many trials)
+	@$(WITH) protoc $(ETCD) -- env BELLWETHER_BIN=target/release/bellwether cargo run --quiet --locked --example figures -- $(ARGS)
 
 .PHONY: build
 build: ## The release binary: target/release/bellwether

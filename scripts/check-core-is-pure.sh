@@ -25,7 +25,7 @@ statements() {
 # violations FOLDER: one line per violation.
 violations() {
   local file own_modules shell_modules
-  own_modules=$(find "$1" -name '*.rs' | sed -E 's|.*/([^/]+)\.rs$|\1|' | paste -sd '|')
+  own_modules=$(find "$1" -mindepth 1 \( -type d -o -name '*.rs' \) | sed -E 's|.*/||; s|\.rs$||' | paste -sd '|')
   shell_modules=$(sed -nE 's/^(pub )?mod ([a-z_]+);.*/\2/p' src/lib.rs | grep -Evx "$modules_allowed" | paste -sd '|')
   while IFS= read -r file; do
     statements "$file" | {

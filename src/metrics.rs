@@ -276,13 +276,16 @@ impl Scraped {
 /// The states a reason can lead to.
 const fn leads_to(reason: Reason) -> &'static [PublicState] {
     match reason {
-        Reason::Registered => &[PublicState::Standby],
         Reason::Claimed | Reason::Adopted | Reason::Resumed => &[PublicState::Leading],
         Reason::UntilPassed | Reason::ClockJumped | Reason::StreamEnded => &[PublicState::Jeopardy],
-        Reason::LeaseLost | Reason::LockDeleted | Reason::LockOverwritten => &[PublicState::Standby],
+        Reason::Registered
+        | Reason::LeaseLost
+        | Reason::LockDeleted
+        | Reason::LockOverwritten
+        | Reason::StoreReset
+        | Reason::SeveralClusters => &[PublicState::Standby],
         Reason::Resigned => &[PublicState::StandingDown, PublicState::Standby],
         Reason::Stopped => &[PublicState::StandingDown, PublicState::Stopped],
-        Reason::StoreReset | Reason::SeveralClusters => &[PublicState::Standby],
     }
 }
 

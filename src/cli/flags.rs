@@ -7,18 +7,25 @@
 use clap::Args;
 
 /// All flags of `bellwether run`.
+#[expect(missing_docs, reason = "the groups say what they are, and a comment here would be shown as help")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
+    /// Which lock.
     #[command(flatten)]
     pub lock: LockFlags,
+    /// Who contends.
     #[command(flatten)]
     pub candidate: CandidateFlags,
+    /// How to reach etcd.
     #[command(flatten)]
     pub etcd: EtcdFlags,
+    /// How long things may take.
     #[command(flatten)]
     pub timings: TimingFlags,
+    /// Where it listens.
     #[command(flatten)]
     pub http: HttpFlags,
+    /// How it logs.
     #[command(flatten)]
     pub log: LogFlags,
 }

@@ -44,9 +44,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Take part in an election: what the sidecar's container runs
-    #[command(after_help = run::AFTER_HELP)]
+    #[command(after_help = run::AFTER_HELP, override_usage = run::USAGE)]
     Run(Box<RunFlags>),
     /// Show who leads, who stands by, and since when
+    ///
+    /// Asks a running sidecar, or reads etcd: only then the flags below "Election" and "etcd" matter.
     #[command(after_help = status::AFTER_HELP)]
     Status(Box<StatusFlags>),
     /// Ask a sidecar to give up its term
@@ -98,7 +100,7 @@ fn refuse(command: &str, faults: &[ConfigFault]) -> Exit {
     for fault in faults {
         complain(&format!("error: {fault}\n"));
     }
-    complain(&format!("See bellwether {command} --help. Nothing was started.\n"));
+    complain(&format!("See bellwether {command} --help.\n"));
     Exit::Configuration
 }
 
@@ -136,7 +138,8 @@ fn in_runtime(outcome: impl Future<Output = Result<Exit, Vec<ConfigFault>>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::variable;
+    use crate::config::{Span, variable};
+    use crate::election::{Timings, TimingsRequest};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -156,6 +159,26 @@ mod tests {
                 assert_eq!(format!("--{}", flag.get_id().as_str().replace('_', "-")), long, "sources() relies on it");
                 assert!(flag.get_help().is_some(), "{long}");
             }
+        }
+    }
+
+    #[test]
+    fn help_tells_the_defaults_the_timings_have() {
+        let timings = Timings::new(TimingsRequest::default()).expect("the defaults go together");
+        let run = command().get_subcommands().find(|command| command.get_name() == "run").cloned();
+        let run = run.expect("there is a subcommand run");
+        for (flag, default) in [
+            ("lease_ttl", timings.lease_ttl()),
+            ("keepalive_interval", timings.keepalive_interval()),
+            ("attempt_timeout", timings.attempt_timeout()),
+            ("safety_margin", timings.safety_margin()),
+            ("reconnect_window", timings.reconnect_window()),
+            ("answer_validity", timings.answer_validity()),
+            ("drain_timeout", timings.drain_timeout()),
+        ] {
+            let help = run.get_arguments().find(|arg| arg.get_id() == flag).and_then(|arg| arg.get_help());
+            let help = help.expect("every timing has a help text").to_string();
+            assert!(help.ends_with(&format!(" {}]", Span(default))), "{flag}: {help}");
         }
     }
 

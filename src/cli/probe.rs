@@ -36,6 +36,7 @@ pub struct ProbeFlags {
     #[arg(value_enum)]
     pub question: Question,
 
+    /// Where the local API is.
     #[command(flatten)]
     pub api: ApiFlags,
 
@@ -48,6 +49,7 @@ pub struct ProbeFlags {
     #[arg(long, value_name = "NAME", env = "BELLWETHER_IDENTITY", visible_alias = "id")]
     pub identity: Option<String>,
 
+    /// How long to wait.
     #[command(flatten)]
     pub timeout: TimeoutFlags,
 }

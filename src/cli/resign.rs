@@ -34,9 +34,11 @@ pub struct ResignFlags {
     #[arg(long, value_name = "DURATION", env = "BELLWETHER_COOLDOWN")]
     pub cooldown: Option<String>,
 
+    /// Where the local API is.
     #[command(flatten)]
     pub api: ApiFlags,
 
+    /// How long to wait.
     #[command(flatten)]
     pub timeout: TimeoutFlags,
 }

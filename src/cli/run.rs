@@ -12,6 +12,9 @@ use crate::http::HttpError;
 use crate::protections::Protections;
 use crate::telemetry;
 
+/// The two flags without a default first.
+pub const USAGE: &str = "bellwether run --election <NAME> --etcd-endpoints <URL,…> [OPTIONS]";
+
 /// Examples, signals and exit codes, below the flags.
 pub const AFTER_HELP: &str = "\
 Every flag can be given as its environment variable; the flag wins, and an empty variable counts as not set.
@@ -22,9 +25,10 @@ Signals:
 
 Exit codes:
   0    stood down in order
-  64   the configuration is wrong; every fault is on stderr, one per line. Starting again does not help
+  64   the configuration is wrong: every fault is on stderr, one per line
   70   a bug in bellwether: it stopped at once and left the lock to its lease
-  75   the system refused something at the start, such as a listen address that is taken
+  75   the system refused something at the start, such as a listen address that is taken;
+       starting again may help
   130  a second signal came, and it was INT
   143  a second signal came, and it was TERM
 
@@ -77,12 +81,7 @@ fn exit_of(error: &DriverError) -> Exit {
         DriverError::Etcd(EtcdError::TaskDied(_))
         | DriverError::Http(HttpError::Ended { .. })
         | DriverError::Task(_) => Exit::Internal,
-        DriverError::Etcd(
-            EtcdError::Unreadable { .. }
-            | EtcdError::Malformed { .. }
-            | EtcdError::Endpoint { .. }
-            | EtcdError::NoAnswer(_),
-        )
+        DriverError::Etcd(EtcdError::File { .. } | EtcdError::Endpoint { .. } | EtcdError::NoAnswer(_))
         | DriverError::Http(
             HttpError::Bind { .. } | HttpError::SocketInUse(_) | HttpError::NotASocket(_) | HttpError::NoAddress,
         )

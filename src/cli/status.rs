@@ -49,6 +49,7 @@ pub struct StatusFlags {
     #[arg(long, short, value_name = "FORMAT", env = "BELLWETHER_OUTPUT")]
     pub output: Option<String>,
 
+    /// Where the local API is.
     #[command(flatten)]
     pub api: ApiFlags,
 
@@ -56,9 +57,11 @@ pub struct StatusFlags {
     #[arg(long, value_name = "DURATION", env = "BELLWETHER_TIMEOUT")]
     pub timeout: Option<String>,
 
+    /// Which lock, in etcd.
     #[command(flatten)]
     pub lock: LockFlags,
 
+    /// How to reach etcd.
     #[command(flatten)]
     pub etcd: EtcdFlags,
 }

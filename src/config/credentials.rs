@@ -178,7 +178,8 @@ fn check_authorities(path: &Path) -> Result<(), FileFault> {
     Ok(())
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileFault> {
+/// The certificates in a PEM file, at least one.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileFault> {
     let pem = read_bounded(path)?;
     let certificates = rustls_pemfile::certs(&mut pem.as_slice())
         .collect::<Result<Vec<_>, _>>()
@@ -186,7 +187,8 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileFa
     if certificates.is_empty() { Err(FileFault::NoPem("certificate", "CERTIFICATE")) } else { Ok(certificates) }
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileFault> {
+/// The first private key in a PEM file.
+pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileFault> {
     let pem = read_bounded(path)?;
     rustls_pemfile::private_key(&mut pem.as_slice())
         .map_err(|error| FileFault::BrokenPem(error.to_string()))?

@@ -147,8 +147,10 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "[0-9hms. \\-é]{0,12}") {
-            let _ = parse_duration(&text);
+        fn what_is_understood_means_what_it_says(text in "[0-9hms. \\-é]{0,12}") {
+            if let Ok(duration) = parse_duration(&text) {
+                prop_assert_eq!(parse_duration(&Span(duration).to_string()), Ok(duration));
+            }
         }
     }
 }

@@ -271,3 +271,159 @@ fn warnings(config: &Config) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(given: &[&str]) -> Vec<String> {
+        given.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    fn minimal() -> RunFlags {
+        let mut flags = RunFlags::default();
+        flags.lock.election = Some("web".into());
+        flags.etcd.etcd_endpoints = strings(&["http://localhost:2379"]);
+        flags
+    }
+
+    fn surroundings() -> Surroundings {
+        Surroundings { password: None, host_name: "web-0".into(), namespace_file: "/nonexistent/namespace".into() }
+    }
+
+    fn parsed(flags: &RunFlags) -> Config {
+        Config::parse(flags, &Sources::default(), &surroundings()).expect("a configuration in order")
+    }
+
+    fn refused(flags: &RunFlags, surroundings: &Surroundings) -> Vec<String> {
+        let faults = Config::parse(flags, &Sources::default(), surroundings).expect_err("a faulty configuration");
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn two_flags_are_enough_and_everything_else_has_its_documented_default() {
+        let config = parsed(&minimal());
+        assert_eq!(config.election.name, "web");
+        assert_eq!(config.election.namespace, "default");
+        assert_eq!(config.election.identity, Identity::new("web-0"));
+        assert_eq!(config.election.lock_key.as_str(), "/bellwether/default/web");
+        assert_eq!(config.election.epoch, Epoch(0));
+        assert_eq!(config.etcd.endpoints, ["http://localhost:2379"]);
+        assert!(config.etcd.tls.is_none() && config.etcd.auth.is_none());
+        assert_eq!(Ok(config.timings), Timings::new(TimingsRequest::default()));
+        assert_eq!(config.http.listen, default_http());
+        assert!(!config.http.allow_remote_resign);
+        assert_eq!(config.telemetry, default_telemetry());
+        assert_eq!(config.log, LogConfig { format: LogFormat::Auto, level: LogLevel::Info });
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_flag_arrives_where_it_belongs() {
+        let mut flags = minimal();
+        flags.lock.namespace = Some("shop".into());
+        flags.lock.lock_key = Some("/locks/web".into());
+        flags.candidate.identity = Some("blue".into());
+        flags.candidate.epoch = Some("3".into());
+        flags.timings.lease_ttl = Some("20s".into());
+        flags.timings.keepalive_interval = Some("4s".into());
+        flags.timings.attempt_timeout = Some("2s".into());
+        flags.timings.safety_margin = Some("1s".into());
+        flags.timings.reconnect_window = Some("0s".into());
+        flags.timings.answer_validity = Some("200ms".into());
+        flags.timings.drain_timeout = Some("1m".into());
+        flags.http.http = strings(&["127.0.0.1:1, unix:/run/b.sock", "[::1]:2"]);
+        flags.http.allow_remote_resign = Some("true".into());
+        flags.http.telemetry = Some("127.0.0.1:3".into());
+        flags.log.log_format = Some("json".into());
+        flags.log.log_level = Some("debug".into());
+        let config = parsed(&flags);
+        assert_eq!(config.election.namespace, "shop");
+        assert_eq!(config.election.lock_key.as_str(), "/locks/web");
+        assert_eq!(config.election.identity, Identity::new("blue"));
+        assert_eq!(config.election.epoch, Epoch(3));
+        let seconds = Duration::from_secs;
+        assert_eq!(config.timings.lease_ttl(), seconds(20));
+        assert_eq!(config.timings.keepalive_interval(), seconds(4));
+        assert_eq!(config.timings.attempt_timeout(), seconds(2));
+        assert_eq!(config.timings.safety_margin(), seconds(1));
+        assert_eq!(config.timings.reconnect_window(), seconds(0));
+        assert_eq!(config.timings.answer_validity(), Duration::from_millis(200));
+        assert_eq!(config.timings.drain_timeout(), seconds(60));
+        let listen: Vec<String> = config.http.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["127.0.0.1:1", "unix:/run/b.sock", "[::1]:2"]);
+        assert!(config.http.allow_remote_resign);
+        assert_eq!(config.telemetry.to_string(), "127.0.0.1:3");
+        assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: LogLevel::Debug });
+    }
+
+    #[test]
+    fn in_a_pod_the_namespace_is_the_pods() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), "shop\n").expect("the file can be written");
+        let in_a_pod = Surroundings { namespace_file: file.path().to_owned(), ..surroundings() };
+        let config = Config::parse(&minimal(), &Sources::default(), &in_a_pod).expect("a configuration in order");
+        assert_eq!(config.election.lock_key.as_str(), "/bellwether/shop/web");
+
+        let mut explicit = minimal();
+        explicit.lock.namespace = Some("other".into());
+        let config = Config::parse(&explicit, &Sources::default(), &in_a_pod).expect("a configuration in order");
+        assert_eq!(config.election.namespace, "other");
+    }
+
+    #[test]
+    fn a_namespace_file_that_is_there_but_of_no_use_is_never_guessed_around() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let unreadable = Surroundings { namespace_file: folder.path().to_owned(), ..surroundings() };
+        let fault = &refused(&minimal(), &unreadable)[0];
+        assert!(fault.contains("cannot be read") && fault.ends_with("set --namespace"), "{fault}");
+
+        let file = folder.path().join("namespace");
+        std::fs::write(&file, "").expect("the file can be written");
+        let fault = &refused(&minimal(), &Surroundings { namespace_file: file, ..surroundings() })[0];
+        assert_eq!(
+            fault,
+            "--namespace: is missing, and \"\", its default from the service account, is empty; set --namespace"
+        );
+    }
+
+    #[test]
+    fn a_host_without_a_name_needs_an_identity() {
+        let nameless = Surroundings { host_name: String::new(), ..surroundings() };
+        assert_eq!(
+            refused(&minimal(), &nameless),
+            ["--identity: is missing, and the host name \"\", its default, is empty; set --identity"]
+        );
+    }
+
+    #[test]
+    fn what_is_allowed_but_dangerous_is_warned_about() {
+        let mut flags = minimal();
+        flags.timings.lease_ttl = Some("5s".into());
+        flags.etcd.etcd_user = Some("web".into());
+        flags.http.http = strings(&[":4040"]);
+        let with_password = Surroundings { password: Some("secret".into()), ..surroundings() };
+        let config = Config::parse(&flags, &Sources::default(), &with_password).expect("a configuration in order");
+        assert_eq!(
+            config.warnings,
+            [
+                "--lease-ttl 5s: below 8s a leader cannot keep its lease through an election inside etcd, which takes 2 to 3 s",
+                "--etcd-user: the password goes to etcd in clear text, because --etcd-endpoints is not https",
+                "--http 0.0.0.0:4040: other machines can ask this sidecar who leads",
+            ]
+        );
+        assert!(
+            !format!("{config:?}").contains("secret"),
+            "a configuration that is printed keeps the password to itself"
+        );
+    }
+
+    #[test]
+    fn a_relation_is_not_judged_by_a_side_that_could_not_be_read() {
+        let mut flags = minimal();
+        flags.timings.lease_ttl = Some("4".into());
+        flags.timings.safety_margin = Some("14s".into());
+        let faults = refused(&flags, &surroundings());
+        assert_eq!(faults, ["--lease-ttl: \"4\" has no unit; write 4s for seconds or 4ms for milliseconds"]);
+    }
+}

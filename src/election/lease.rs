@@ -37,8 +37,9 @@ pub(super) struct Lease {
     pub(super) hedge_at: Option<Instant>,
     /// The keep-alive stream ended, and this is when the reconnect window closes.
     pub(super) reconnect_by: Option<Instant>,
-    /// Open a new stream for the next attempt, although the present one works.
-    pub(super) replace_stream: bool,
+    /// Streams older than this one have outdated credentials: attempts open a new one instead, and the old
+    /// one is closed when that has worked.
+    pub(super) oldest_stream: StreamId,
     pub(super) backoff: Backoff,
 }
 
@@ -97,7 +98,7 @@ impl Lease {
             renew_at: now,
             hedge_at: None,
             reconnect_by: None,
-            replace_stream: false,
+            oldest_stream: StreamId(0),
             backoff: Backoff::default(),
         }
     }

@@ -14,7 +14,8 @@ pub(super) struct Sight {
 struct Known {
     at: Revision,
     lock: Option<LockKey>,
-    free_since: Option<Instant>,
+    /// Since when the lock has been seen free; of a lock that is held, since when it was before.
+    freed_at: Option<Instant>,
 }
 
 impl Sight {
@@ -23,9 +24,13 @@ impl Sight {
         if self.known.as_ref().is_some_and(|known| known.at > at) {
             return false;
         }
-        let since = self.known.as_ref().and_then(|known| known.free_since);
-        let free_since = lock.is_none().then(|| since.unwrap_or(now));
-        self.known = Some(Known { at, lock, free_since });
+        let freed_at = match (&self.known, &lock) {
+            (Some(Known { lock: None, freed_at, .. }), _) => *freed_at,
+            (Some(Known { lock: Some(old), freed_at, .. }), Some(new)) if old.is_same_claim(new) => *freed_at,
+            (_, None) => Some(now),
+            (_, Some(_)) => None,
+        };
+        self.known = Some(Known { at, lock, freed_at });
         true
     }
 
@@ -48,7 +53,12 @@ impl Sight {
 
     /// Since when the lock has been seen free; `None` when it is held or nothing is known.
     pub(super) fn free_since(&self) -> Option<Instant> {
-        self.known.as_ref().and_then(|known| known.free_since)
+        self.known.as_ref().filter(|known| known.lock.is_none()).and_then(|known| known.freed_at)
+    }
+
+    /// Since when the lock was seen free before its present holder took it, if it was.
+    pub(super) fn freed_at(&self) -> Option<Instant> {
+        self.known.as_ref().and_then(|known| known.freed_at)
     }
 
     /// The lock key, if it carries this lease.
@@ -61,6 +71,10 @@ impl LockKey {
     /// Whether nobody has put the key again since it was created.
     pub(super) fn is_untouched(&self) -> bool {
         self.mod_revision == self.create_revision
+    }
+
+    fn is_same_claim(&self, other: &Self) -> bool {
+        self.create_revision == other.create_revision
     }
 }
 

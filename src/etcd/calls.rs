@@ -7,7 +7,7 @@ use etcd_client::{
     TxnOpResponse, TxnResponse,
 };
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Link};
 use super::error::{call_error, incomplete, is_lease_exists, of_client};
 use super::keys::{Keys, header, lock_key, record_json};
 use crate::election::{
@@ -21,30 +21,33 @@ const AHEAD_LISTED: i64 = 2;
 /// Makes one call within its timeout, connecting and authenticating included.
 pub(super) async fn execute(endpoint: &Endpoint, keys: &Keys, request: &Request) -> Result<Answer, CallError> {
     let before = endpoint.mark();
-    // Boxed: the largest of the calls makes this 18 KiB, which the stack should not carry.
-    let answer = Box::pin(with_fresh_token(endpoint, keys, &request.call));
-    tokio::time::timeout(request.timeout, answer).await.unwrap_or_else(|_| {
-        endpoint.give_up_if_silent(&before);
-        Err(call_error(CallErrorKind::Timeout, format!("no answer within {:?}", request.timeout)))
-    })
+    tokio::time::timeout(request.timeout, with_fresh_token(endpoint, keys, &request.call)).await.unwrap_or_else(
+        |_elapsed| {
+            endpoint.give_up_if_silent(&before);
+            Err(call_error(CallErrorKind::Timeout, format!("no answer within {:?}", request.timeout)))
+        },
+    )
 }
 
 /// Makes the call, and once more with a new token when etcd refuses the one there was. A refused call
 /// has not been applied.
 async fn with_fresh_token(endpoint: &Endpoint, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
     let link = endpoint.link().await?;
-    let result = perform(link.client().await?, keys, call).await;
-    link.heard();
-    match result {
+    match perform(&link, keys, call).await {
         Err(error) if endpoint.wants_new_token(error.kind) => {
-            let link = endpoint.renewed_link(&link).await?;
-            perform(link.client().await?, keys, call).await
+            perform(&endpoint.renewed_link(&link).await?, keys, call).await
         }
         result => result,
     }
 }
 
-async fn perform(client: Client, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
+async fn perform(link: &Link, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
+    // Boxed: the largest of the calls makes this 18 KiB, which the stack should not carry.
+    let answer = Box::pin(dispatch(link.client().await?, keys, call));
+    answer.await.map_err(|error| link.explain(error))
+}
+
+async fn dispatch(client: Client, keys: &Keys, call: &Call) -> Result<Answer, CallError> {
     match call {
         Call::Probe => probe(client).await,
         Call::Grant { lease, ttl } => grant(client, keys, *lease, *ttl).await,

@@ -1,22 +1,23 @@
 //! One endpoint: its connection, dialled when needed, and its authentication token, shared by every call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use etcd_client::Client;
-use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use rustls::pki_types::ServerName;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderValue, Request, Response};
-use tonic::transport::channel::ResponseFuture;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint as Dial};
+use tonic::codegen::http::uri::InvalidUri;
+use tonic::codegen::http::{HeaderValue, Request, Response, Uri};
+use tonic::transport::{Channel, Endpoint as Dial};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 
-use super::credentials::{Credentials, current_password};
-use super::error::{EtcdError, call_error, is_auth_disabled, of_client, of_transport};
+use super::connect::{Connector, Evidence, Tls};
+use super::credentials::{Credentials, TlsSetup, current_password};
+use super::error::{EtcdError, call_error, is_auth_disabled, of_client};
 use crate::config::{AuthConfig, EtcdConfig};
 use crate::election::{CallError, CallErrorKind};
 
@@ -35,9 +36,16 @@ const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One endpoint with one generation of credentials.
 pub(super) struct Endpoint {
-    dial: Dial,
+    dialler: Dialler,
     auth: Option<AuthConfig>,
     state: Mutex<State>,
+}
+
+/// How to make a connection.
+struct Dialler {
+    dial: Dial,
+    tls: Option<Tls>,
+    connect_timeout: Duration,
 }
 
 /// Both are replaced, never changed: who holds an older one goes on with it.
@@ -52,8 +60,7 @@ struct State {
 struct Connection {
     number: u64,
     channel: Channel,
-    /// Answers of any kind that came over it.
-    heard: Arc<AtomicU64>,
+    evidence: Arc<Evidence>,
 }
 
 /// A token, or the attempt to get one: all who need it wait for the same attempt, and it goes on with
@@ -87,7 +94,7 @@ impl Endpoint {
         credentials: &Credentials,
         connect_timeout: Duration,
     ) -> Result<Vec<Arc<Self>>, EtcdError> {
-        let tls = credentials.tls(connect_timeout);
+        let tls = credentials.tls()?;
         let endpoint = |url: &String| Self::new(url, config, tls.clone(), connect_timeout).map(Arc::new);
         config.endpoints.iter().map(endpoint).collect()
     }
@@ -95,20 +102,28 @@ impl Endpoint {
     fn new(
         url: &str,
         config: &EtcdConfig,
-        tls: Option<ClientTlsConfig>,
+        setup: Option<TlsSetup>,
         connect_timeout: Duration,
     ) -> Result<Self, EtcdError> {
-        let wrong = |reason: String| EtcdError::Endpoint { endpoint: url.to_owned(), reason };
-        let mut dial = Dial::from_shared(url.to_owned())
-            .map_err(|error| wrong(error.to_string()))?
-            .connect_timeout(connect_timeout)
+        let wrong = |reason: &str| EtcdError::Endpoint { endpoint: url.to_owned(), reason: reason.to_owned() };
+        let origin: Uri = url.parse().map_err(|error: InvalidUri| wrong(&error.to_string()))?;
+        let tls = match setup {
+            Some(TlsSetup { config: rustls, client }) => {
+                let host = origin.host().unwrap_or_default();
+                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                let configured = config.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+                let server_name = ServerName::try_from(configured.unwrap_or(host).to_owned())
+                    .map_err(|error| wrong(&error.to_string()))?;
+                Some(Tls { config: rustls, client, server_name })
+            }
+            None => None,
+        };
+        let dial = Dial::from(without_tls(&origin).ok_or_else(|| wrong("it has no host"))?)
+            .origin(origin)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(false);
-        if let Some(tls) = tls {
-            dial = dial.tls_config(tls).map_err(|error| wrong(of_transport(&error).message))?;
-        }
-        Ok(Self { dial, auth: config.auth.clone(), state: Mutex::default() })
+        Ok(Self { dialler: Dialler { dial, tls, connect_timeout }, auth: config.auth.clone(), state: Mutex::default() })
     }
 
     /// A connection (not waited for) and a token (waited for, when authentication is configured).
@@ -124,7 +139,7 @@ impl Endpoint {
     async fn link_after(&self, refused: Option<u64>) -> Result<Link, CallError> {
         let (connection, authentication) = {
             let mut state = self.state();
-            let connection = state.connect(&self.dial);
+            let connection = state.connect(&self.dialler);
             let authentication = self.auth.as_ref().map(|auth| state.authenticate(&connection, auth, refused));
             (connection, authentication)
         };
@@ -141,18 +156,16 @@ impl Endpoint {
 
     /// The connection as it is now.
     pub(super) fn mark(&self) -> Mark {
-        let connection = self.state().connect(&self.dial);
-        Mark { number: connection.number, heard: connection.heard.load(Ordering::Relaxed) }
+        let connection = self.state().connect(&self.dialler);
+        Mark { number: connection.number, heard: connection.evidence.count() }
     }
 
     /// Gives up a connection that has been silent since `mark`: the next call dials anew instead of
     /// waiting for TCP to retransmit. Streams on it stay until the core closes them.
     pub(super) fn give_up_if_silent(&self, mark: &Mark) {
         let mut state = self.state();
-        let silent = state
-            .connection
-            .as_ref()
-            .is_some_and(|it| it.number == mark.number && it.heard.load(Ordering::Relaxed) == mark.heard);
+        let silent =
+            state.connection.as_ref().is_some_and(|it| it.number == mark.number && it.evidence.count() == mark.heard);
         if silent {
             state.connection = None;
             state.authentication.take_if(|it| it.attempt.peek().is_none());
@@ -165,16 +178,27 @@ impl Endpoint {
     }
 }
 
+/// tonic would insist on doing TLS itself if it saw `https` here. Requests still carry the true origin.
+fn without_tls(origin: &Uri) -> Option<Uri> {
+    let default_port = if origin.scheme_str() == Some("https") { 443 } else { 80 };
+    let authority = format!("{}:{}", origin.host()?, origin.port_u16().unwrap_or(default_port));
+    Uri::builder().scheme("http").authority(authority).path_and_query("/").build().ok()
+}
+
+impl Dialler {
+    /// Nothing is connected until the first call.
+    fn connection(&self, number: u64) -> Connection {
+        let evidence = Arc::<Evidence>::default();
+        let connector = Connector::new(self.tls.clone(), self.connect_timeout, Arc::clone(&evidence));
+        Connection { number, channel: self.dial.connect_with_connector_lazy(connector), evidence }
+    }
+}
+
 impl State {
-    fn connect(&mut self, dial: &Dial) -> Connection {
+    fn connect(&mut self, dialler: &Dialler) -> Connection {
         let number = self.made;
-        let connection = self.connection.get_or_insert_with(|| Connection {
-            number,
-            channel: dial.connect_lazy(),
-            heard: Arc::default(),
-        });
         self.made += 1;
-        connection.clone()
+        self.connection.get_or_insert_with(|| dialler.connection(number)).clone()
     }
 
     /// The token there is or is being asked for, unless it failed or is the one `refused`.
@@ -198,15 +222,14 @@ async fn authenticate(connection: Connection, auth: AuthConfig) -> Result<Option
     let answer = tokio::time::timeout(AUTHENTICATION_TIMEOUT, client.authenticate(auth.user, password)).await;
     match answer {
         Ok(Ok(response)) => {
-            link.heard();
             let mut token = HeaderValue::from_str(response.token())
-                .map_err(|_| call_error(CallErrorKind::Other, "etcd sent a token that is no header value"))?;
+                .map_err(|_invalid| call_error(CallErrorKind::Other, "etcd sent a token that is no header value"))?;
             token.set_sensitive(true);
             Ok(Some(token))
         }
         Ok(Err(error)) if is_auth_disabled(&error) => Ok(None),
-        Ok(Err(error)) => Err(of_client(&error)),
-        Err(_) => Err(call_error(
+        Ok(Err(error)) => Err(link.explain(of_client(&error))),
+        Err(_elapsed) => Err(call_error(
             CallErrorKind::Timeout,
             format!("no answer to the authentication within {AUTHENTICATION_TIMEOUT:?}"),
         )),
@@ -224,12 +247,18 @@ impl Link {
 
     /// The link as a service of HTTP requests.
     pub(super) fn service(&self) -> Service {
-        Service { channel: self.connection.channel.clone(), token: self.token.clone() }
+        let Connection { channel, evidence, .. } = self.connection.clone();
+        Service { channel, evidence, token: self.token.clone() }
     }
 
     /// Notes that something came over this connection.
     pub(super) fn heard(&self) {
-        self.connection.heard.fetch_add(1, Ordering::Relaxed);
+        self.connection.evidence.heard();
+    }
+
+    /// An error of this link in the best words there are for it.
+    pub(super) fn explain(&self, error: CallError) -> CallError {
+        self.connection.evidence.explain(error)
     }
 }
 
@@ -237,13 +266,14 @@ impl Link {
 #[derive(Clone)]
 pub(super) struct Service {
     channel: Channel,
+    evidence: Arc<Evidence>,
     token: Option<HeaderValue>,
 }
 
 impl tower::Service<Request<Body>> for Service {
     type Response = Response<Body>;
     type Error = tonic::transport::Error;
-    type Future = ResponseFuture;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.channel.poll_ready(context)
@@ -256,6 +286,7 @@ impl tower::Service<Request<Body>> for Service {
         if let Some(token) = &self.token {
             headers.insert("token", token.clone());
         }
-        self.channel.call(request)
+        let (response, evidence) = (self.channel.call(request), Arc::clone(&self.evidence));
+        Box::pin(response.inspect_ok(move |_| evidence.heard()))
     }
 }

@@ -7,37 +7,29 @@ use std::path::PathBuf;
 use rustls::{AlertDescription, CertificateError};
 use tonic::{Code, Status};
 
+use super::connect::connect_failure;
+use crate::config::FileFault;
 use crate::election::{CallError, CallErrorKind};
 
 /// Why the adapter cannot work, or could not take over new credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum EtcdError {
-    /// A file named in the configuration cannot be read.
-    #[error("{flag}: {path}: {source}")]
-    Unreadable {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file was read, but does not hold what it should.
-    #[error("{flag}: {path}: {reason}")]
-    Malformed {
+    /// A file named in the configuration cannot be used.
+    #[error("{flag}: {} {fault}", path.display())]
+    File {
         /// The flag that names it.
         flag: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        fault: FileFault,
     },
-    /// The certificates do not make a TLS configuration, or an endpoint is no URL.
+    /// An endpoint is no URL, or its host no name for a certificate.
     #[error("--etcd-endpoints: {endpoint}: {reason}")]
     Endpoint {
         /// The endpoint as configured.
         endpoint: String,
-        /// What is wrong with it, or with the certificates for it.
+        /// What is wrong with it.
         reason: String,
     },
     /// A task of the adapter panicked: a bug.
@@ -69,6 +61,10 @@ pub(super) fn is_auth_disabled(error: &etcd_client::Error) -> bool {
 }
 
 /// The kind and the words for an error of the client crate, whose own `Display` dumps internals.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the client crate's enum: what is not told apart here is told in its words"
+)]
 pub(super) fn of_client(error: &etcd_client::Error) -> CallError {
     match error {
         etcd_client::Error::GRpcStatus(status) => of_status(status),
@@ -87,6 +83,10 @@ pub(super) fn of_status(status: &Status) -> CallError {
 }
 
 /// The kind of what the server says: by its message first, because codes are shared by several reasons.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "gRPC's codes: those that call for no reaction of their own are one kind"
+)]
 pub(super) fn kind_of(code: Code, message: &str) -> CallErrorKind {
     const BY_MESSAGE: [(&str, CallErrorKind); 9] = [
         ("requested lease not found", CallErrorKind::LeaseNotFound),
@@ -121,22 +121,26 @@ fn words_of(status: &Status) -> String {
 
 /// The kind and the words for a failed connection: the cause is at the end of the chain of sources.
 pub(super) fn of_transport(error: &(dyn StdError + 'static)) -> CallError {
-    let mut deepest = error;
+    let mut words = error.to_string();
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(failure) = connect_failure(error) {
+            return failure.clone();
+        }
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return call_error(CallErrorKind::Tls, tls_words(tls));
         }
-        if error.to_string().starts_with("TLS handshake timeout") {
-            return call_error(CallErrorKind::Unavailable, "no answer to the TLS handshake in time");
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && let Some(known) = io_words(io)
+        {
+            return call_error(CallErrorKind::Unavailable, known);
         }
-        deepest = error;
+        words = error.to_string();
         next = cause(error);
     }
-    call_error(
-        CallErrorKind::Unavailable,
-        deepest.downcast_ref::<io::Error>().map_or_else(|| deepest.to_string(), io_words),
-    )
+    // The HTTP/2 library has an own error for the same thing.
+    let closed = words.contains("broken pipe");
+    call_error(CallErrorKind::Unavailable, if closed { "connection closed".to_owned() } else { words })
 }
 
 /// What lies behind an error. `io::Error::source` skips the very error it wraps.
@@ -147,16 +151,22 @@ fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
     }
 }
 
-fn io_words(error: &io::Error) -> String {
+/// Words for what a network does; other errors of the system speak for themselves.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's kinds, which grow: the others speak for themselves")]
+fn io_words(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "connection cut by the other side".to_owned(),
-        io::ErrorKind::TimedOut => "no connection in time".to_owned(),
-        io::ErrorKind::UnexpectedEof => "connection closed by the other side".to_owned(),
-        _ => error.to_string(),
+        io::ErrorKind::ConnectionRefused => Some("connection refused"),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Some("connection reset"),
+        io::ErrorKind::TimedOut => Some("no connection in time"),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => Some("connection closed"),
+        _ => None,
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rustls' enum, which grows: what has no advice is told in its words"
+)]
 fn tls_words(error: &rustls::Error) -> String {
     use rustls::Error as Tls;
     match error {

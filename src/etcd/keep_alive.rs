@@ -71,7 +71,7 @@ pub(super) async fn run(endpoint: &Endpoint, id: StreamId, ends: Ends) {
     let reports = ends.reports.clone();
     let error = match endpoint.link().await {
         Ok(link) => {
-            let error = serve(&link, id, ends).await;
+            let error = link.explain(serve(&link, id, ends).await);
             if endpoint.wants_new_token(error.kind) {
                 // So that the stream that replaces this one starts with a token that is good. Whether that
                 // worked will be seen there.

@@ -2,6 +2,7 @@
 //! into events. It decides nothing: each effect is done once, on the endpoint it names, and reported.
 
 mod calls;
+mod connect;
 mod credentials;
 mod endpoint;
 mod error;
@@ -19,7 +20,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use self::credentials::{Credentials, FILES_CHECK_INTERVAL};
-use self::endpoint::{CONNECT_TIMEOUT_MAX, Endpoint};
+use self::endpoint::{CONNECT_TIMEOUT_MAX, Endpoint, Mark};
 use self::error::call_error;
 use self::keep_alive::KeepAliveRequest;
 use self::keys::Keys;
@@ -58,7 +59,10 @@ pub struct Etcd {
 }
 
 struct Stream {
+    endpoint: Arc<Endpoint>,
     sends: mpsc::Sender<KeepAliveRequest>,
+    /// Its connection when the last keep-alive was sent.
+    last_sent: Mark,
     task: AbortHandle,
 }
 
@@ -89,7 +93,7 @@ impl Etcd {
         let endpoints = Endpoint::all(config, &credentials, connect_timeout)?;
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         let mut tasks = JoinSet::new();
-        if !credentials::files(config).is_empty() {
+        if credentials::names_files(config) {
             tasks.spawn(watch_files(config.clone(), credentials.clone(), reports.clone()));
         }
         Ok(Self {
@@ -127,7 +131,8 @@ impl Etcd {
         if !self.streams.contains_key(&stream) && !self.open_stream(stream, endpoint) {
             return;
         }
-        let Some(open) = self.streams.get(&stream) else { return };
+        let Some(open) = self.streams.get_mut(&stream) else { return };
+        open.last_sent = open.endpoint.mark();
         match open.sends.try_send(KeepAliveRequest::of(lease)) {
             // A stream that has ended has its end in the inbox.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
@@ -144,11 +149,12 @@ impl Etcd {
             return false;
         }
         let (sends, to_send) = mpsc::channel(keep_alive::QUEUED_MAX);
-        let (endpoint, reports) = (self.endpoint(endpoint), self.reports.clone());
-        let task = self.tasks.spawn(async move {
-            keep_alive::run(&endpoint, stream, keep_alive::Ends { sends: to_send, reports }).await;
-        });
-        self.streams.insert(stream, Stream { sends, task });
+        let endpoint = self.endpoint(endpoint);
+        let (serving, ends) =
+            (Arc::clone(&endpoint), keep_alive::Ends { sends: to_send, reports: self.reports.clone() });
+        let task = self.tasks.spawn(async move { keep_alive::run(&serving, stream, ends).await });
+        let last_sent = endpoint.mark();
+        self.streams.insert(stream, Stream { endpoint, sends, last_sent, task });
         true
     }
 
@@ -156,6 +162,8 @@ impl Etcd {
     pub fn close_stream(&mut self, stream: StreamId) {
         if let Some(open) = self.streams.remove(&stream) {
             open.task.abort();
+            // The core drops a stream that does not answer. Its next one is not to wait on the same connection.
+            open.endpoint.give_up_if_silent(&open.last_sent);
         }
     }
 

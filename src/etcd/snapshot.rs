@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::calls::{observation, observed};
 use super::credentials::Credentials;
-use super::endpoint::{CONNECT_TIMEOUT_MAX, Endpoint};
+use super::endpoint::{CONNECT_TIMEOUT_MAX, Endpoint, Link};
 use super::error::{EtcdError, call_error, of_client};
 use super::keys::Keys;
 use crate::config::{EtcdConfig, LockKeyName};
@@ -51,6 +51,10 @@ pub async fn read_election(
 
 async fn read_from(endpoint: &Endpoint, keys: &Keys) -> Result<ElectionSnapshot, CallError> {
     let link = endpoint.link().await?;
+    read_over(&link, keys).await.map_err(|error| link.explain(error))
+}
+
+async fn read_over(link: &Link, keys: &Keys) -> Result<ElectionSnapshot, CallError> {
     let mut client = link.client().await?;
     let response = client.txn(observation(keys, None)).await.map_err(|error| of_client(&error))?;
     let answer = observed(keys, &response)?;

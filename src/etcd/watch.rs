@@ -21,7 +21,7 @@ pub(super) struct Watch {
 pub(super) async fn run(endpoint: &Endpoint, keys: &Keys, watch: Watch) {
     let error = match endpoint.link().await {
         Ok(link) => {
-            let error = watch.serve(&link, keys).await;
+            let error = link.explain(watch.serve(&link, keys).await);
             if may_be_stale_token(endpoint, &error) {
                 // So that the watch that replaces this one starts with a token that is good. Whether that
                 // worked will be seen there.

@@ -1,5 +1,10 @@
 //! One connection: its limits in time, and the way of an answer from being computed to being handed over.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "limits on a connection wake a task, they decide no promise: tokio's clock, which tests can move"
+)]
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -71,7 +76,7 @@ enum Phase {
 
 impl Connection {
     pub(super) fn new(peer: Peer, clock: Clock, limits: Limits) -> Arc<Self> {
-        let now = TimerInstant::now();
+        let now = timer_now();
         let phase = Phase::Head { since: now };
         let progress = Progress { phase, last_request: now, open: 0, unsent: Vec::new(), leading_until: None };
         Arc::new(Self { peer, clock, limits, progress: Mutex::new(progress) })
@@ -89,13 +94,12 @@ impl Connection {
     /// A request has been read whole. To be called before anything else is looked at for its answer. Answers
     /// that promise nothing have no `promises`.
     pub(super) fn begin(self: &Arc<Self>, promises: Option<&Arc<Promises>>) -> AnswerInProgress {
-        let now = TimerInstant::now();
+        let now = timer_now();
         let mut progress = self.progress();
         progress.phase = match progress.phase {
-            // The time of a request counts from its first byte.
-            Phase::Head { since } => Phase::Answer { since },
+            // The time of a request counts from its first byte, that of several in a row from the first's.
+            Phase::Head { since } | Phase::Answer { since } => Phase::Answer { since },
             Phase::Idle { .. } => Phase::Answer { since: now },
-            Phase::Answer { since } => Phase::Answer { since },
         };
         progress.last_request = now;
         progress.open += 1;
@@ -107,12 +111,12 @@ impl Connection {
     pub(super) async fn overdue(&self) {
         loop {
             let deadline = self.deadline();
-            if deadline <= TimerInstant::now() {
+            if deadline <= timer_now() {
                 return;
             }
             // The phase changes while this sleeps, but never to an earlier deadline than a look per shortest
             // limit finds in time.
-            tokio::time::sleep_until(deadline.min(TimerInstant::now() + self.limits.shortest())).await;
+            tokio::time::sleep_until(deadline.min(timer_now() + self.limits.shortest())).await;
         }
     }
 
@@ -127,7 +131,7 @@ impl Connection {
     fn bytes_arrived(&self) {
         let mut progress = self.progress();
         if let Phase::Idle { .. } = progress.phase {
-            progress.phase = Phase::Head { since: TimerInstant::now() };
+            progress.phase = Phase::Head { since: timer_now() };
         }
     }
 
@@ -145,7 +149,7 @@ impl Connection {
         if progress.open == 0 {
             progress.leading_until = None;
             if let Phase::Answer { .. } = progress.phase {
-                progress.phase = Phase::Idle { since: TimerInstant::now() };
+                progress.phase = Phase::Idle { since: timer_now() };
             }
         }
         drop(progress);
@@ -288,6 +292,15 @@ impl Drop for WatchedStream {
         // What has not been written will not be.
         self.connection.flushed();
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the limits of a connection are about clients while this process runs; nothing that expires in etcd \
+              hangs on them"
+)]
+fn timer_now() -> TimerInstant {
+    TimerInstant::now()
 }
 
 impl Limits {

@@ -81,8 +81,10 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Answers are single small writes; waiting to merge them only delays them. A failure costs time only.
-                let _ = stream.set_nodelay(true);
+                // Answers are single small writes; waiting to merge them only delays them.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection's answers may be delayed");
+                }
                 Ok((Stream::Tcp(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener, _) => {
@@ -126,7 +128,9 @@ impl Drop for SocketFile {
             fs::symlink_metadata(&self.path).is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode);
         if own {
             // A file that stays behind is found to be stale at the next start.
-            let _ = fs::remove_file(&self.path);
+            if let Err(error) = fs::remove_file(&self.path) {
+                tracing::debug!(path = %self.path.display(), %error, "a socket file stays behind");
+            }
         }
     }
 }
@@ -161,19 +165,24 @@ fn is_missing_address(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
 }
 
+/// What an operator can do about a failure to bind.
+const WAYS_OUT: [(io::ErrorKind, &str); 4] = [
+    (
+        io::ErrorKind::AddrInUse,
+        "another process listens there (with host networking it may be a neighbour's sidecar): stop it or choose another \
+         address",
+    ),
+    (io::ErrorKind::AddrNotAvailable, "this machine does not have that address: choose one that it has"),
+    (
+        io::ErrorKind::PermissionDenied,
+        "this user may not: choose a port above 1023, or a directory this user may write to",
+    ),
+    (io::ErrorKind::NotFound, "create the directory, or choose another path"),
+];
+
 fn way_out(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process listens there (with host networking it may be a neighbour's sidecar): stop it or choose \
-             another address"
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address: choose one that it has",
-        io::ErrorKind::PermissionDenied => {
-            "this user may not: choose a port above 1023, or a directory this user may write to"
-        }
-        io::ErrorKind::NotFound => "create the directory, or choose another path",
-        _ => "choose another address",
-    }
+    let known = WAYS_OUT.iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or("choose another address", |(_, way_out)| way_out)
 }
 
 /// A connection that was accepted, whatever it came through.

@@ -122,6 +122,6 @@ impl Limits {
         request: Duration::from_secs(5),
         // Longer than the keep-alive of usual clients (Go 90 s), so that it is the client who closes and no
         // request meets a closing connection.
-        idle: Duration::from_secs(120),
+        idle: Duration::from_mins(2),
     };
 }

@@ -225,7 +225,7 @@ mod tests {
             set_clock(Duration::from_millis(999));
             let early = tokio::time::timeout(CLOCK_LOOK * 2, settled.as_mut()).await;
             assert!(early.is_err(), "1 ms is left");
-            set_clock(Duration::from_millis(1000));
+            set_clock(Duration::from_secs(1));
             settled.await;
         });
     }

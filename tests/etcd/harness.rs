@@ -10,6 +10,8 @@ use bellwether::election::{
 };
 use bellwether::etcd::Etcd;
 use support::etcd::{EtcdCluster, EtcdOptions, EtcdServer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Longer than anything here takes on a busy machine; reaching it is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -191,4 +193,26 @@ impl Adapter {
             other => bail!("expected the end of watch {wanted}, got {other:?}"),
         }
     }
+}
+
+/// How often etcd has counted this gRPC method in this metric, e.g. `grpc_server_started_total`.
+pub async fn metric(server: &EtcdServer, name: &str, method: &str) -> Result<u64> {
+    let mut connection = TcpStream::connect(server.client_address(0)).await?;
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text).await?;
+    let method = format!("grpc_method=\"{method}\"");
+    let counts = text.lines().filter(|line| line.starts_with(name) && line.contains(&method));
+    counts.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>().context("a count")).sum()
+}
+
+/// Waits until `holds` does; the deadline is a failure.
+pub async fn eventually<F: AsyncFnMut() -> Result<bool>>(what: &str, mut holds: F) -> Result<()> {
+    let wait = async {
+        while !holds().await? {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(DEADLINE, wait).await.with_context(|| format!("never happened: {what}"))?
 }

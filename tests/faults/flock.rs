@@ -202,7 +202,11 @@ impl Flock {
                     return Ok(Lead { name: member.name.clone(), term, sample });
                 }
             }
-            ensure!(!deadline.passed(), "none of {names:?} leads within {PATIENCE:?}; they say: {}", self.what_they_say());
+            ensure!(
+                !deadline.passed(),
+                "none of {names:?} leads within {PATIENCE:?}; they say: {}",
+                self.what_they_say()
+            );
             thread::sleep(LOOK_AGAIN);
         }
     }

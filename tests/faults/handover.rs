@@ -16,8 +16,8 @@ async fn the_first_leads_and_the_second_stands_by_and_names_it() -> Result<()> {
     flock.join("first")?;
     let lead = flock.lead_since(Moment::now())?;
     flock.join("second")?;
-    let told =
-        flock.wait_for("second", |status, body| status == 503 && body["name"] == "first" && body["state"] == "standby")?;
+    let told = flock
+        .wait_for("second", |status, body| status == 503 && body["name"] == "first" && body["state"] == "standby")?;
     ensure!(told["term"].as_u64() == Some(lead.term.1), "{told} and {lead:?}");
     for name in ["first", "second"] {
         let sidecar = flock.sidecar(name)?;
@@ -115,7 +115,10 @@ async fn who_resigns_stays_away_until_nobody_else_has_wanted_the_lock_for_a_seco
     ensure!(flock.sidecar("old")?.resign("1h")? == 202);
     let new = flock.next_term(&old)?;
     ensure!(new.name == "heir");
-    figure("resign to the next leader's 200, answers valid for 100 ms", format_args!("{:?}", new.sample.received.since(begin)));
+    figure(
+        "resign to the next leader's 200, answers valid for 100 ms",
+        format_args!("{:?}", new.sample.received.since(begin)),
+    );
     flock.wait_for("old", |_, body| body["state"] == "standby" && body["name"] == "heir")?;
     ensure!(flock.sidecar("old")?.resign("1h")? == 409, "who does not lead cannot resign");
 

@@ -21,8 +21,9 @@ const MARGIN: Duration = Duration::from_secs(6);
 /// A leader and its heir, polled every millisecond.
 async fn leader_and_heir() -> Result<(EtcdServer, Flock, Lead)> {
     let etcd = EtcdServer::start_with(quick()).await?;
-    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "30s", "--safety-margin", "6s"], &VALID_UNTIL_UNTIL])
-        .polled_every(Duration::from_millis(1));
+    let mut flock =
+        Flock::new(etcd.endpoints(), &[&["--lease-ttl", "30s", "--safety-margin", "6s"], &VALID_UNTIL_UNTIL])
+            .polled_every(Duration::from_millis(1));
     flock.join("old")?;
     flock.join("heir")?;
     let old = flock.lead_of_one("old", Moment::now())?;
@@ -41,7 +42,10 @@ fn the_old_leader_stops_and_the_heir_leads(
     figure(&format!("{how}: from its answer to the old leader's 503"), format_args!("{:?}", no.received.since(after)));
     let new = flock.next_term(old)?;
     ensure!(new.name == "heir", "{} leads", new.name);
-    figure(&format!("{how}: from its answer to the heir's 200"), format_args!("{:?}", new.sample.received.since(after)));
+    figure(
+        &format!("{how}: from its answer to the heir's 200"),
+        format_args!("{:?}", new.sample.received.since(after)),
+    );
     let audit = flock.end_of_a_story_with_a_thief()?;
     let [first, second] = audit.reigns.as_slice() else { anyhow::bail!("{audit}") };
     let both = first.end_latest.since(second.begin_earliest);

@@ -9,7 +9,7 @@ use crate::election::ids::{EndpointId, OpId, Revision};
 use crate::election::instant::{Instant, Reading};
 use crate::election::notice::{Notice, Reason};
 use crate::election::sight::Registration;
-use crate::election::state::State;
+use crate::election::state::{StandingDown, State, Step};
 
 use std::time::Duration;
 
@@ -127,9 +127,15 @@ impl Candidate {
         true
     }
 
-    /// May not lead until restarted: lets go of everything and only looks on.
+    /// May not lead until restarted: lets go of everything and only looks on. While answers given out may
+    /// still be relied on, it lets the lease expire instead of revoking it.
     fn bar(&mut self, now: Reading, bar: Bar) {
         self.bar = Some(bar);
+        let answers_are_out = match self.state {
+            State::Leading { .. } | State::Jeopardy { .. } => true,
+            State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
+            State::Starting | State::Standby | State::StandingDown(_) | State::Stopped => false,
+        };
         let reason = match bar {
             Bar::StoreReset => Reason::StoreReset,
             Bar::SeveralClusters => Reason::SeveralClusters,
@@ -142,7 +148,11 @@ impl Candidate {
         self.sight.forget();
         self.forget_place();
         self.registration = Registration::None;
-        self.revoke_lease(now);
+        if answers_are_out {
+            self.drop_lease();
+        } else {
+            self.revoke_lease(now);
+        }
         self.observe_at = now.boot;
     }
 
@@ -229,7 +239,8 @@ impl Candidate {
             return Some(failing.after(self.attempt_timeout()));
         }
         let forgotten = self.answered_at?.after(self.lease_ttl());
-        self.view.leader.is_some().then_some(forgotten)
+        // A leader is not forgotten but runs out: `until` is its deadline.
+        (self.view.leader.is_some() && self.view.lead.is_none()).then_some(forgotten)
     }
 }
 

@@ -76,8 +76,6 @@ impl Candidate {
         self.settle_unled(now);
         if self.claim_at().is_some_and(|at| now.boot >= at) && !self.asks.is_asking(Operation::Claim) {
             let lease = self.held().expect("only a holder of a lease may claim").id;
-            self.stay_away_until = None;
-            self.gone_since = self.sight.free_since();
             self.ask(now, Call::Claim { lease, record: self.record(now, Some(now.wall)) });
         } else if self.sight.free_since().is_some() && self.claim_delay.is_none() {
             self.claim_delay = Some(self.random.between(CLAIM_DELAY_LEAST, CLAIM_DELAY_MOST));
@@ -117,9 +115,10 @@ impl Candidate {
         let token = lock.create_revision;
         let untouched = lock.is_untouched();
         self.take_in_lock(now, header.revision, Some(lock));
-        if self.state != State::Standby || !holds || !untouched || !self.may_lead(now) {
+        if self.state != State::Standby || !holds || !untouched {
             return;
         }
+        self.stay_away_until = None;
         // The keep-alive before the claim counts if its answer had arrived before the claim left, and no
         // etcd leader was elected in between. Otherwise the next confirmed renewal decides.
         let kept = self.held().and_then(|lease| lease.kept);
@@ -140,24 +139,22 @@ impl Candidate {
     }
 
     pub(super) fn lead(&mut self, now: Reading, term: Term, reason: Reason) {
-        if let Some(gone_since) = self.gone_since.take() {
-            self.tell(Notice::TookOver(now.boot.since(gone_since)));
+        if let Some(freed_at) = self.sight.freed_at() {
+            self.tell(Notice::TookOver(now.boot.since(freed_at)));
         }
+        self.asks.give_up(Operation::Claim);
         self.stay_away_until = None;
         self.unled_since = None;
         self.transition(reason, |state| state.lead(term));
     }
 
-    /// Neither resigned nor removed a moment ago, nor barred.
-    fn may_lead(&self, now: Reading) -> bool {
-        self.bar.is_none() && self.stay_away_until.is_none_or(|until| now.boot >= until)
-    }
-
-    /// The lock key, if it carries this candidate's lease, as its own claim made it, and it may lead.
+    /// The lock key, if it carries this candidate's lease, as its own claim made it, and it may lead: who
+    /// stays away may take what its own claim brings, which it sends only when nobody else wanted the lock.
     pub(super) fn adoptable(&self) -> Option<&LockKey> {
         let lease = self.held()?;
         let lock = self.sight.carrying(lease.id)?;
-        (self.bar.is_none() && self.stay_away_until.is_none() && lock.is_untouched()).then_some(lock)
+        let staying_away = self.stay_away_until.is_some() && !self.asks.is_asking(Operation::Claim);
+        (self.bar.is_none() && !staying_away && lock.is_untouched()).then_some(lock)
     }
 
     /// My lease on the lock while I do not lead (a claim that was thought lost, a release that was):

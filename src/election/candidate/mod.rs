@@ -88,8 +88,6 @@ pub struct Candidate {
     stay_away_until: Option<Instant>,
     /// How long this candidate lets the heir go first while the lock is free.
     claim_delay: Option<Duration>,
-    /// When the lock was seen gone that this candidate claimed then.
-    gone_since: Option<Instant>,
     /// Since when the lock key has been seen to carry this lease while this candidate does not lead.
     unled_since: Option<Instant>,
 
@@ -142,7 +140,6 @@ impl Candidate {
             unreachable: false,
             stay_away_until: None,
             claim_delay: None,
-            gone_since: None,
             unled_since: None,
             candidates: Vec::new(),
             candidates_total: 0,

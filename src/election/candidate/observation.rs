@@ -55,10 +55,7 @@ impl Candidate {
         if let Some(holder) = lock.as_ref().filter(|lock| lock.lease.is_none()).map(|lock| lock.holder.clone()) {
             self.tell(Notice::LockWithoutLease { holder });
         }
-        self.check_registration(&candidates, total);
-        if let Some(newest_first) = ahead {
-            self.set_ahead(Ahead::from_observation(&newest_first, lock.as_ref()), header.revision);
-        }
+        self.check_registration(header.revision, &candidates, total);
         self.candidates = candidates
             .into_iter()
             .map(|candidate| CandidateView { identity: candidate.identity, record: candidate.record })
@@ -66,23 +63,31 @@ impl Candidate {
         self.candidates_total = total;
         self.fresh = true;
         self.take_in_lock(now, header.revision, lock);
+        // After the lock, whose news may say that the one ahead leads now: this is what to know instead.
+        if let Some(newest_first) = ahead {
+            self.set_ahead(Ahead::from_observation(&newest_first, self.sight.lock()), header.revision);
+        }
     }
 
-    /// A watch that agrees with a read of the same key works; one that does not is rebuilt from the read.
+    /// A watch that agrees with a read of the same key works, if there has been one since the read before;
+    /// one that does not is rebuilt from the read.
     fn settle_watches(&mut self, read: Option<&LockKey>) {
         if !self.sight.is_known() {
             return;
         }
-        if self.sight.lock() == read {
-            self.watch_backoff.reset();
-        } else {
+        if self.sight.lock() != read {
             self.drop_lock_watch();
+        } else if self.fresh {
+            self.watch_backoff.reset();
         }
     }
 
     /// Finds out when this candidate's own key was deleted by somebody.
-    fn check_registration(&mut self, listed: &[CandidateKey], total: u64) {
+    fn check_registration(&mut self, at: Revision, listed: &[CandidateKey], total: u64) {
         let Registration::Registered { create_revision } = self.registration else { return };
+        if at < create_revision {
+            return;
+        }
         let complete = u64::try_from(listed.len()).is_ok_and(|listed| listed == total);
         let mine = listed.iter().find(|candidate| candidate.identity == self.settings.identity);
         match mine {
@@ -112,16 +117,14 @@ impl Candidate {
             return;
         }
         if let Some(lock) = self.sight.lock() {
-            let leads_from_before_me = self.ahead.is(&lock.holder);
-            // The watch can be faster than the claim's own answer, which then still counts.
-            let mine = lock.lease.is_some() && lock.lease == self.held().map(|lease| lease.id);
-            if leads_from_before_me {
+            let mine = self.held().is_some_and(|lease| lock.lease == Some(lease.id));
+            if self.ahead.is(&lock.holder) {
                 self.set_ahead(Ahead::Unknown, at);
             }
             self.claim_delay = None;
+            // The watch may tell of my own claim before its answer, which can spare a renewal, does.
             if !mine {
                 self.asks.give_up(Operation::Claim);
-                self.gone_since = None;
             }
         }
         self.react_as_holder(now);
@@ -134,11 +137,15 @@ impl Candidate {
         let lease = self.held().map(|lease| lease.id);
         let reason = match self.sight.lock() {
             None => Reason::LockDeleted,
-            Some(lock) if lock.create_revision == term.token && lock.lease == lease && lock.is_untouched() => return,
+            Some(lock) if lock.create_revision != term.token => Reason::LockDeleted,
+            Some(lock) if lock.lease == lease && lock.is_untouched() => return,
             Some(_) => Reason::LockOverwritten,
         };
-        // Whoever removed the key wants another leader: let the others go first.
-        self.stay_away_until = Some(now.boot.after(self.lease_ttl()));
+        // Whoever removed a leader's key wants another leader: let the others go first. In Jeopardy it has
+        // most likely expired.
+        if let State::Leading { .. } = self.state {
+            self.stay_away_until = Some(now.boot.after(self.lease_ttl()));
+        }
         self.forget_place();
         self.transition(reason, State::lose);
     }

@@ -115,10 +115,9 @@ impl Candidate {
         let hedge_delay = self.settings.timings.hedge_delay();
         let Some(lease) = self.held_mut() else { return };
         let stream = match lease.stream {
-            Some(stream) if stream.endpoint == endpoint && !lease.replace_stream => stream,
+            Some(stream) if stream.endpoint == endpoint && stream.id >= lease.oldest_stream => stream,
             Some(_) | None => Stream { id: fresh, endpoint },
         };
-        lease.replace_stream = false;
         lease.attempts.push(Attempt { stream, sent: now, stage: Stage::KeepAlive });
         lease.hedge_at = (lease.attempts.len() == 1).then(|| now.boot.after(hedge_delay));
         let id = lease.id;
@@ -395,8 +394,9 @@ impl Candidate {
     /// Certificates or password changed: the next keep-alive goes on a new stream, and the old one is
     /// closed once that is answered.
     pub(super) fn on_credentials_renewed(&mut self, now: Reading) {
+        let oldest_stream = self.fresh_stream();
         if let Some(lease) = self.held_mut() {
-            lease.replace_stream = true;
+            lease.oldest_stream = oldest_stream;
             lease.renew_at_once(now.boot);
         }
         self.drop_watches();

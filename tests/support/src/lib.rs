@@ -3,8 +3,6 @@
 //! Everything here blocks and works with threads of its own, so that it neither needs a runtime nor disturbs the
 //! one of the test: a poller goes on polling whatever the test waits for.
 
-#![allow(clippy::disallowed_methods, reason = "the rules for clocks and tasks are the product's, not its tests'")]
-
 pub mod audit;
 pub mod certificates;
 pub mod etcd;

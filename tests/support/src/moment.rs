@@ -36,6 +36,12 @@ impl Moment {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// This moment moved earlier; stays at boot instead of wrapping.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// How long it is until this moment, zero when it has passed.
     #[must_use]
     pub fn remaining(self) -> Duration {

@@ -133,6 +133,21 @@ impl Poller {
         book.samples[first..].to_vec()
     }
 
+    /// The samples whose answers came in at or after this moment, however long ago their requests were sent.
+    #[must_use]
+    pub fn samples_received_since(&self, since: Moment) -> Vec<Sample> {
+        let book = self.shared.book();
+        let first = book.samples.partition_point(|sample| sample.received < since);
+        book.samples[first..].to_vec()
+    }
+
+    /// Forgets the samples of requests sent before this moment: for whoever polls for hours.
+    pub fn forget_before(&self, moment: Moment) {
+        let mut book = self.shared.book();
+        let first = book.samples.partition_point(|sample| sample.sent < moment);
+        book.samples.drain(..first);
+    }
+
     /// The newest sample.
     #[must_use]
     pub fn last(&self) -> Option<Sample> {
@@ -142,12 +157,12 @@ impl Poller {
     /// Waits for the first sample received at or after `since` that `is_it`; `None` at the deadline.
     pub fn wait_for(&self, since: Moment, deadline: Moment, is_it: impl Fn(&Sample) -> bool) -> Option<Sample> {
         let mut book = self.shared.book();
-        let mut seen = book.samples.partition_point(|sample| sample.received < since);
         loop {
-            if let Some(found) = book.samples[seen..].iter().find(|sample| is_it(sample)) {
+            // From the start each time: old samples may be forgotten in between.
+            let first = book.samples.partition_point(|sample| sample.received < since);
+            if let Some(found) = book.samples[first..].iter().find(|sample| is_it(sample)) {
                 return Some(*found);
             }
-            seen = book.samples.len();
             let left = deadline.remaining();
             if left.is_zero() {
                 return None;

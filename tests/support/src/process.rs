@@ -37,6 +37,8 @@ pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
         // The parent may have died before the line above: then nobody will send the signal.
         if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
     };
+    // Ctrl-C on a terminal is for this process, which ends its children in its own order.
+    command.process_group(0);
     #[expect(unsafe_code, reason = "a child can be tied to its parent only between fork and exec")]
     // SAFETY: the closure calls prctl and getppid only, which are async-signal-safe, and allocates nothing.
     unsafe {

@@ -1,2 +1,0 @@
-//! The demo follows.
-fn main() {}

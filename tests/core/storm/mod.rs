@@ -1,0 +1,145 @@
+//! Three candidates in a storm: a small model of etcd and of everything around it that goes wrong, under one
+//! seed, with the invariants looked at before and after everything that happens.
+//!
+//! `BELLWETHER_STORM_SEED=<n>` runs one seed, `BELLWETHER_STORM_SEEDS=<n>` more of them.
+
+mod dice;
+mod faults;
+mod judge;
+mod node;
+mod world;
+
+use std::time::Duration;
+
+use bellwether::election::{Timings, TimingsRequest};
+use bellwether::protections::Protections;
+
+use crate::etcd::nanos;
+use judge::Verdict;
+use world::{Happening, World};
+
+/// How many seeds `make test` has time for.
+const SEEDS: u64 = 60;
+/// How many a control may need to find its violation.
+const CONTROL_SEEDS: u64 = 60;
+/// How many leases long faults go on.
+const STORM_LEASES: u32 = 12;
+
+/// Timings that people use, and some that leave little room.
+fn timings(which: u64) -> Timings {
+    let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+    let drain_timeout = seconds(2);
+    let request = match which % 5 {
+        0 => TimingsRequest { drain_timeout, ..TimingsRequest::default() },
+        1 => TimingsRequest { lease_ttl: seconds(2), drain_timeout, ..TimingsRequest::default() },
+        2 => TimingsRequest {
+            lease_ttl: seconds(8),
+            reconnect_window: Some(Duration::ZERO),
+            answer_validity: Some(Duration::ZERO),
+            drain_timeout: Some(Duration::ZERO),
+            ..TimingsRequest::default()
+        },
+        3 => TimingsRequest { answer_validity: seconds(5), drain_timeout: seconds(5), ..TimingsRequest::default() },
+        // An attempt may take longer than the margin: only the sending time keeps `until` honest.
+        _ => TimingsRequest {
+            lease_ttl: seconds(6),
+            keepalive_interval: seconds(1),
+            attempt_timeout: seconds(2),
+            safety_margin: Some(Duration::from_millis(500)),
+            drain_timeout,
+            ..TimingsRequest::default()
+        },
+    };
+    Timings::new(request).expect("the timings of a test hold together")
+}
+
+/// One run: its number of terms, or the invariant that broke and the story until then.
+fn run(seed: u64, operators: bool) -> Result<u64, String> {
+    let timings = timings(seed);
+    let endpoints = 1 + usize::try_from(seed / 5 % 3).expect("0, 1 or 2");
+    let mut world = World::new(seed, timings, endpoints, operators);
+    world.after(nanos(timings.lease_ttl()), Happening::Fault);
+    let storm = nanos(timings.lease_ttl() * STORM_LEASES);
+    let told = |world: &World, broken: String| format!("seed {seed}: {broken}\n{}", world.story.join("\n"));
+    let mut verdict: Verdict = world.run_until(storm);
+    if verdict.is_ok() {
+        verdict = world.heals();
+    }
+    verdict.map(|()| world.judge.terms).map_err(|broken| told(&world, broken))
+}
+
+/// Says which seed it was when the core panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the seed was {}: run it alone with BELLWETHER_STORM_SEED={}", self.0, self.0);
+        }
+    }
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number of seeds, or a seed"))
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    if let Some(seed) = from_environment("BELLWETHER_STORM_SEED") {
+        return seed..seed + 1;
+    }
+    0..from_environment("BELLWETHER_STORM_SEEDS").unwrap_or(SEEDS)
+}
+
+fn weather(operators: bool) {
+    let mut terms = 0;
+    for seed in seeds() {
+        let named = Named(seed);
+        terms += run(seed, operators).unwrap_or_else(|broken| panic!("{broken}"));
+        drop(named);
+    }
+    assert!(terms >= seeds().count() as u64, "storms that nobody leads in prove nothing: {terms} terms");
+}
+
+#[test]
+fn no_storm_makes_two_leaders() {
+    weather(false);
+}
+
+#[test]
+fn no_operator_leaves_the_lock_without_a_leader() {
+    weather(true);
+}
+
+/// Takes one protection away: some seed must break one of these invariants, or the test above proves nothing.
+fn must_break(protection: Protections, expected: &[&str]) {
+    Protections::take_away(Some(protection));
+    let broken = (0..CONTROL_SEEDS).find_map(|seed| run(seed, false).err());
+    Protections::take_away(None);
+    let broken =
+        broken.unwrap_or_else(|| panic!("{} seeds without {}: nothing broke", CONTROL_SEEDS, protection.name()));
+    let first = broken.lines().next().unwrap_or_default();
+    assert!(expected.iter().any(|name| first.contains(name)), "another invariant than {expected:?}: {first}");
+}
+
+const UNSAFE: [&str; 3] =
+    ["at_most_one_leader_answers", "no_leader_without_lease_and_key", "answers_hold_for_their_validity"];
+
+#[test]
+fn without_the_margin_the_storm_finds_it() {
+    must_break(Protections::NO_MARGIN, &UNSAFE);
+}
+
+#[test]
+fn without_the_confirm_the_storm_finds_it() {
+    must_break(Protections::NO_CONFIRM, &UNSAFE);
+}
+
+#[test]
+fn with_the_time_of_the_answer_instead_of_the_sending_the_storm_finds_it() {
+    must_break(Protections::LATEST_SEND, &UNSAFE);
+}
+
+#[test]
+fn without_the_check_at_every_request_the_storm_finds_it() {
+    must_break(Protections::NO_REQUEST_CHECK, &UNSAFE);
+}
