@@ -5,3 +5,4 @@ mod etcd;
 mod scene;
 #[cfg(feature = "sabotage")]
 mod storm;
+mod unheard;

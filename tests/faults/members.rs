@@ -88,7 +88,10 @@ async fn an_etcd_leader_frozen_for_longer_than_the_lease_makes_at_most_a_change_
     let after = flock.lead_since(Moment::now())?;
     ensure!(after.term >= before.term);
     let audit = flock.end_of_a_story_with_a_thief()?;
-    figure("etcd leader frozen for two leases: longest time between two 200s", format_args!("{:?}", audit.longest_without_leader));
+    figure(
+        "etcd leader frozen for two leases: longest time between two 200s",
+        format_args!("{:?}", audit.longest_without_leader),
+    );
     Ok(())
 }
 
@@ -117,7 +120,10 @@ async fn one_endpoint_is_of_no_use(etcd: &EtcdCluster, useless: String, what: &s
     let mut flock = Flock::new(endpoints, &[&["--lease-ttl", "6s"], &VALID_UNTIL_UNTIL]);
     flock.join("leader")?;
     let lead = flock.lead_since(begin)?;
-    figure(&format!("{what}: start to the first 200, attempt timeout 1 s"), format_args!("{:?}", lead.sample.received.since(begin)));
+    figure(
+        &format!("{what}: start to the first 200, attempt timeout 1 s"),
+        format_args!("{:?}", lead.sample.received.since(begin)),
+    );
     flock.join("standby")?;
     flock.wait_for_renewals("leader", 4)?;
     led_all_along(&flock, &lead)?;

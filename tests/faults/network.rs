@@ -27,7 +27,10 @@ async fn a_leader_that_is_cut_off(how: &str, cut: impl Fn(&Proxy)) -> Result<()>
     cut(&proxy);
     let new = flock.next_term(&old)?;
     ensure!(new.name == "heir", "{} leads", new.name);
-    figure(&format!("{how}: to the next leader's 200, lease 2 s"), format_args!("{:?}", new.sample.received.since(begin)));
+    figure(
+        &format!("{how}: to the next leader's 200, lease 2 s"),
+        format_args!("{:?}", new.sample.received.since(begin)),
+    );
     let told = flock.wait_for("cut off", |status, body| status == 503 && body["etcd"] != "connected")?;
     ensure!(told["leading"] == false, "{told}");
     proxy.heal();
@@ -111,7 +114,11 @@ async fn a_standby_whose_watch_meets_a_compacted_revision_still_takes_over() -> 
     proxy.cut();
     let deadline = Moment::now().after(crate::flock::PATIENCE);
     while !flock.sidecar("standby")?.log().iter().any(|line| line.contains("have been compacted")) {
-        ensure!(!deadline.passed(), "the watch did not meet a compacted revision:\n{}", flock.sidecar("standby")?.log_tail());
+        ensure!(
+            !deadline.passed(),
+            "the watch did not meet a compacted revision:\n{}",
+            flock.sidecar("standby")?.log_tail()
+        );
         let revision = etcd.put("/unrelated", "x", 0).await?;
         etcd.compact(revision).await?;
     }
