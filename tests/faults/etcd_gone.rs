@@ -41,7 +41,7 @@ async fn when_etcd_dies_the_leader_stops_when_the_reconnect_window_ends_before_u
     let window = Duration::from_millis(1500);
     let (mut etcd, flock, lead) = a_leader(&["--lease-ttl", "20s", "--reconnect-window", "1500ms"]).await?;
     let killed = Moment::now();
-    etcd.kill()?;
+    etcd.kill();
     let no = flock.not_leading_since("only", killed)?;
     ensure!(no.received >= killed.after(window), "it stopped before the window had passed");
     ensure!(no.received < until(&flock)?, "it stopped at until, not when the window had passed");
@@ -53,7 +53,7 @@ async fn when_etcd_dies_the_leader_stops_when_the_reconnect_window_ends_before_u
 async fn when_etcd_dies_the_leader_stops_at_until_when_that_is_before_the_reconnect_windows_end() -> Result<()> {
     let (mut etcd, flock, lead) = a_leader(&["--lease-ttl", "4s", "--reconnect-window", "60s"]).await?;
     let killed = Moment::now();
-    etcd.kill()?;
+    etcd.kill();
     let no = flock.not_leading_since("only", killed)?;
     ensure!(no.received >= until(&flock)?, "it stopped before until, within the window");
     ensure!(no.received < killed.after(Duration::from_secs(60)), "it stopped at the window's end");
@@ -65,7 +65,7 @@ async fn when_etcd_dies_the_leader_stops_at_until_when_that_is_before_the_reconn
 async fn without_a_reconnect_window_the_leader_stops_the_instant_the_stream_ends() -> Result<()> {
     let (mut etcd, flock, lead) = a_leader(&["--lease-ttl", "60s", "--reconnect-window", "0s"]).await?;
     let killed = Moment::now();
-    etcd.kill()?;
+    etcd.kill();
     let no = flock.not_leading_since("only", killed)?;
     let ahead = until(&flock)?.since(no.received);
     ensure!(ahead > Duration::from_secs(1), "until was {ahead:?} ahead: that may have stopped it");
@@ -77,7 +77,7 @@ async fn without_a_reconnect_window_the_leader_stops_the_instant_the_stream_ends
 async fn a_restart_of_etcd_within_the_reconnect_window_goes_unnoticed() -> Result<()> {
     let (mut etcd, mut flock, lead) = a_leader(&["--lease-ttl", "60s", "--reconnect-window", "30s"]).await?;
     let killed = Moment::now();
-    etcd.kill()?;
+    etcd.kill();
     etcd.restart().await?;
     flock.wait_for_renewals("only", 1)?;
     let answers = flock.poller("only")?.samples_since(killed);

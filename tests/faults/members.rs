@@ -43,7 +43,7 @@ async fn the_term_goes_on_while_each_member_is_killed_and_restarted_in_turn() ->
     let (mut flock, lead) = leader_and_standby(&etcd).await?;
     for member in 0..3 {
         // One of the three leads the cluster, and one is the one the sidecar is connected to.
-        etcd.kill(member)?;
+        etcd.kill(member);
         flock.wait_for_renewals("leader", 1)?;
         etcd.restart(member)?;
         etcd.wait_until_ready().await?;
@@ -100,8 +100,8 @@ async fn without_a_majority_the_leader_stops_by_until_and_its_term_resumes_with_
     let mut etcd = three_members().await?;
     let (flock, lead) = leader_and_standby(&etcd).await?;
     let lost = Moment::now();
-    etcd.kill(0)?;
-    etcd.kill(1)?;
+    etcd.kill(0);
+    etcd.kill(1);
     let no = flock.not_leading_since("leader", lost)?;
     ensure!(no.received >= lead.promised_until() || no.received >= lost, "{no:?}");
     etcd.restart(0)?;
@@ -137,7 +137,7 @@ async fn one_endpoint_is_of_no_use(etcd: &EtcdCluster, useless: String, what: &s
 #[tokio::test]
 async fn with_one_of_three_endpoints_dead_from_the_start_a_leader_is_elected_and_stays() -> Result<()> {
     let mut etcd = EtcdCluster::start(EtcdOptions { members: 3, ..quick() }).await?;
-    etcd.kill(0)?;
+    etcd.kill(0);
     let dead = etcd.endpoint(0);
     one_endpoint_is_of_no_use(&etcd, dead, "one of three dead").await
 }
