@@ -48,7 +48,7 @@ async fn an_election_over_mutual_tls() -> Result<()> {
     let begin = Moment::now();
     let options = stranger.options("stranger");
     stranger.join_as("stranger", &options)?;
-    stranger.wait_for_log("stranger", "requires a client certificate")?;
+    stranger.wait_for_log("stranger", "--etcd-cert-file and --etcd-key-file")?;
     stranger.nobody_led_since(begin)?;
     Ok(())
 }
