@@ -10,3 +10,4 @@ mod scene;
 mod standing_down;
 #[cfg(feature = "sabotage")]
 mod storm;
+mod unheard;
