@@ -174,6 +174,23 @@ impl Scene {
         self.take_effects();
     }
 
+    /// Time passes; etcd hears everything, and nothing of what it says arrives.
+    pub fn unheard(&mut self, duration: Duration) {
+        let end = self.boot + nanos(duration);
+        for _ in 0..TIMEOUTS_MOST {
+            for pending in std::mem::take(&mut self.pending) {
+                self.apply(&pending);
+            }
+            let next = self.candidate.poll_timeout().map_or(end, Instant::nanos);
+            self.move_clock_to(next.min(end));
+            if next > end {
+                return;
+            }
+            self.wake();
+        }
+        panic!("more than {TIMEOUTS_MOST} timeouts in {duration:?}");
+    }
+
     fn run(&mut self, duration: Duration, answering: bool) {
         let end = self.boot + nanos(duration);
         for _ in 0..TIMEOUTS_MOST {
@@ -328,8 +345,12 @@ impl Scene {
     }
 
     fn next_watch_event(&mut self) -> Option<Event> {
-        let Self { watches, etcd, .. } = self;
+        let Self { watches, etcd, other_cluster, .. } = self;
         for open in watches {
+            let etcd = match &other_cluster {
+                Some((endpoint, other)) if *endpoint == open.endpoint => other,
+                Some(_) | None => &*etcd,
+            };
             let header = etcd.header(open.endpoint);
             if !open.created {
                 open.created = true;
@@ -341,6 +362,13 @@ impl Scene {
             }
         }
         None
+    }
+
+    /// Watches lose whatever has happened up to now, and what happens at this instant, without a word.
+    pub fn go_deaf(&mut self) {
+        for open in &mut self.watches {
+            open.from = Revision(i64::MAX);
+        }
     }
 
     /// The open watch on this key.
@@ -372,6 +400,10 @@ impl Scene {
 
     pub fn is_settling(&self) -> bool {
         !self.settling.is_empty()
+    }
+
+    pub fn settling(&self) -> &[OpId] {
+        &self.settling
     }
 
     // ---- the rival
@@ -444,10 +476,6 @@ impl Scene {
 
     pub fn told(&self, wanted: impl Fn(&Notice) -> bool) -> usize {
         self.notices.iter().filter(|notice| wanted(notice)).count()
-    }
-
-    pub fn forget_notices(&mut self) {
-        self.notices.clear();
     }
 
     /// The transitions told of, as `(to, reason)`.

@@ -246,6 +246,16 @@ impl Flock {
         wait_for(&format!("{name} renews {more} times more"), || renewals() >= enough)
     }
 
+    /// Kills a sidecar and starts it again on the same ports, with more arguments.
+    pub fn restart_with(&mut self, name: &str, arguments: &[&str]) -> Result<()> {
+        let options = self.options(name).with(arguments);
+        let sidecar = self.sidecar(name)?;
+        let (http, telemetry) = (sidecar.http(), sidecar.telemetry());
+        sidecar.kill9()?;
+        *sidecar = Sidecar::start_at(options, http, telemetry)?;
+        Ok(())
+    }
+
     /// What somebody else saw of a sidecar.
     pub fn also_seen(&mut self, name: &str, samples: Vec<Sample>) {
         self.more.push((name.to_owned(), samples));

@@ -95,36 +95,68 @@ impl HttpClient {
     /// # Errors
     /// `ConnectionRefused` when nobody listens, `TimedOut` when nothing came in time, others when it broke.
     pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<HttpResponse> {
+        self.exchange(1, method, path, headers).pop().unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
+    }
+
+    /// So many `GET path` in one write, answered one after the other. An error is the last result.
+    pub fn pipeline(&mut self, count: usize, path: &str) -> Vec<io::Result<HttpResponse>> {
+        self.exchange(count, "GET", path, &[])
+    }
+
+    fn exchange(
+        &mut self,
+        count: usize,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Vec<io::Result<HttpResponse>> {
         let deadline = Moment::now().after(self.timeout);
-        let result = self.connect().and_then(|()| {
-            let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-            exchange(connection, self.server, deadline, method, path, headers)
-        });
-        match &result {
-            Ok(response) if response.header("connection") != Some("close") => {}
-            Ok(_) | Err(_) => self.connection = None,
+        let text = request_text(self.server, method, path, headers).repeat(count);
+        let sent = match self.send(&text) {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.connection = None;
+                return vec![Err(error)];
+            }
+        };
+        let mut results = Vec::with_capacity(count);
+        while results.len() < count
+            && let Some(connection) = &mut self.connection
+        {
+            let result = receive(connection, sent, deadline, method);
+            match &result {
+                Ok(response) if response.header("connection") != Some("close") => {}
+                Ok(_) | Err(_) => self.connection = None,
+            }
+            results.push(result);
         }
-        result
+        results
+    }
+
+    fn send(&mut self, text: &str) -> io::Result<Moment> {
+        self.connect()?;
+        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let sent = Moment::now();
+        connection.get_mut().write_all(text.as_bytes())?;
+        Ok(sent)
     }
 }
 
-fn exchange(
-    connection: &mut BufReader<TcpStream>,
-    server: SocketAddr,
-    deadline: Moment,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-) -> io::Result<HttpResponse> {
+fn request_text(server: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let mut request = vec![format!("{method} {path} HTTP/1.1")];
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request.push(format!("host: {server}"));
     }
     request.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
-    let request = request.join("\r\n") + "\r\n\r\n";
-    let sent = Moment::now();
-    connection.get_mut().write_all(request.as_bytes())?;
+    request.join("\r\n") + "\r\n\r\n"
+}
 
+fn receive(
+    connection: &mut BufReader<TcpStream>,
+    sent: Moment,
+    deadline: Moment,
+    method: &str,
+) -> io::Result<HttpResponse> {
     let status_line = read_line(connection, deadline)?;
     let status = status_line
         .strip_prefix("HTTP/1.1 ")
@@ -262,6 +294,18 @@ mod tests {
         assert!(first.sent < first.received);
         let second = client.get("/leader").unwrap();
         assert_eq!((second.status, second.text().as_str()), (503, "abc"));
+    }
+
+    #[test]
+    fn a_pipeline_is_answered_in_order_and_ends_with_its_first_error() {
+        const ANSWERS: [&str; 2] =
+            ["HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na", "HTTP/1.1 503 No\r\ncontent-length: 1\r\n\r\nb"];
+        let mut client = HttpClient::new(server(&ANSWERS), Duration::from_millis(50));
+        let results = client.pipeline(4, "/leader");
+        let texts: Vec<String> = results.iter().map_while(|it| Some(it.as_ref().ok()?.text())).collect();
+        assert_eq!(texts, ["a", "b"]);
+        assert_eq!(results.len(), 3, "{results:?}");
+        assert_eq!(results[2].as_ref().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! then holds back. What it holds back comes through when the silence ends, as after a partition.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{self, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -46,6 +46,8 @@ pub enum Flow {
 
 #[derive(Clone, Copy, Debug)]
 struct State {
+    /// Where new connections are forwarded to.
+    server: SocketAddr,
     to_server: Flow,
     to_client: Flow,
     /// New connections are reset.
@@ -80,17 +82,23 @@ impl Proxy {
     /// When it cannot listen.
     pub fn start(server: SocketAddr) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener =
-            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).context("the proxy cannot listen")?;
+        // Bound here, so that it also works for who is within a runtime of its own.
+        let listener = net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the proxy cannot listen")?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let initial = State { to_server: Flow::Forward, to_client: Flow::Forward, refusing: false, generation: 0 };
+        let listener = {
+            let _context = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let initial =
+            State { server, to_server: Flow::Forward, to_client: Flow::Forward, refusing: false, generation: 0 };
         let (state, watched) = watch::channel(initial);
         let (stop, stopped) = oneshot::channel();
         let accepted = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&accepted);
         let thread = thread::Builder::new()
             .name(format!("proxy {address}"))
-            .spawn(move || runtime.block_on(serve(listener, server, &watched, &counter, stopped)))
+            .spawn(move || runtime.block_on(serve(listener, &watched, &counter, stopped)))
             .context("cannot start the proxy's thread")?;
         Ok(Self { address, state, accepted, stop: Some(stop), thread: Some(thread) })
     }
@@ -128,6 +136,14 @@ impl Proxy {
         self.set(Direction::ToClient, Flow::Silent);
     }
 
+    /// Resets every open connection, and forwards new ones to another server: an address that has changed hands.
+    pub fn retarget(&self, server: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.generation += 1;
+            state.server = server;
+        });
+    }
+
     /// Resets every open connection (RST). New ones are taken.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
@@ -154,7 +170,6 @@ impl Drop for Proxy {
 
 async fn serve(
     listener: TcpListener,
-    server: SocketAddr,
     state: &watch::Receiver<State>,
     accepted: &AtomicUsize,
     mut stopped: oneshot::Receiver<()>,
@@ -168,19 +183,19 @@ async fn serve(
                 // An accept that fails (out of descriptors) is seen by the client as a connection that does not work.
                 let Ok((client, _)) = incoming else { continue };
                 accepted.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connection(client, server, state.clone()));
+                connections.spawn(connection(client, state.clone()));
             }
         }
     }
 }
 
 /// One connection, until both sides have closed it, or it is cut. Errors end it: there is nobody to tell.
-async fn connection(mut client: TcpStream, server: SocketAddr, mut state: watch::Receiver<State>) -> io::Result<()> {
+async fn connection(mut client: TcpStream, mut state: watch::Receiver<State>) -> io::Result<()> {
     let now = *state.borrow_and_update();
     if now.refusing {
         return client.set_zero_linger();
     }
-    let mut upstream = TcpStream::connect(server).await?;
+    let mut upstream = TcpStream::connect(now.server).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     {
@@ -268,7 +283,6 @@ async fn pass(arrived: Moment, direction: Direction, state: &mut watch::Receiver
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net;
 
     use super::*;
 
