@@ -6,6 +6,30 @@ use std::path::PathBuf;
 
 use crate::election::{Epoch, Identity, Timings};
 
+mod api;
+mod credentials;
+mod duration;
+mod endpoints;
+mod fault;
+mod faults;
+mod listen;
+mod names;
+mod parse;
+mod sources;
+
+pub use api::{ApiAddress, ApiFault};
+pub use credentials::{FileFault, read_password};
+pub(crate) use credentials::{read_certificates, read_key};
+pub use duration::{DurationFault, Span, parse_duration};
+pub use endpoints::{ENDPOINTS_MAX, EndpointFault};
+pub use fault::{ConfigFault, FaultKind};
+pub(crate) use faults::Faults;
+pub(crate) use listen::parse_http_item;
+pub use listen::{HTTP_PORT, ListenFault, TELEMETRY_PORT, default_http, default_telemetry};
+pub use names::NameFault;
+pub(crate) use parse::parse_lock_and_etcd;
+pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
+
 /// Everything `bellwether run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -21,6 +45,19 @@ pub struct Config {
     pub telemetry: SocketAddr,
     /// Logs.
     pub log: LogConfig,
+    /// What is allowed but should be known: one sentence each, to be logged at the start.
+    pub warnings: Vec<String>,
+}
+
+/// Which lock: enough to look at an election from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockConfig {
+    /// `--election`
+    pub name: String,
+    /// `--namespace`
+    pub namespace: String,
+    /// `--lock-key`, default `/bellwether/<namespace>/<election>`.
+    pub lock_key: LockKeyName,
 }
 
 /// Who contends for what.
@@ -41,6 +78,14 @@ pub struct ElectionConfig {
 /// The etcd key that is the lock. Not empty, does not end in a slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockKeyName(pub(crate) String);
+
+impl std::str::FromStr for LockKeyName {
+    type Err = NameFault;
+
+    fn from_str(text: &str) -> Result<Self, NameFault> {
+        names::check_lock_key(text).map(|()| Self(text.to_owned()))
+    }
+}
 
 impl LockKeyName {
     /// The key itself.

@@ -223,7 +223,7 @@ impl Timings {
 mod tests {
     use super::*;
 
-    #[expect(clippy::unnecessary_wraps, reason = "what it fills in are options")]
+    #[expect(clippy::unnecessary_wraps, reason = "as a request wants it")]
     fn seconds(seconds: u64) -> Option<Duration> {
         Some(Duration::from_secs(seconds))
     }

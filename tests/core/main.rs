@@ -10,3 +10,4 @@ mod renewal;
 mod scene;
 mod standing_down;
 mod storm;
+mod unheard;

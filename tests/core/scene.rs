@@ -174,6 +174,23 @@ impl Scene {
         self.take_effects();
     }
 
+    /// Time passes; etcd hears everything, and nothing of what it says arrives.
+    pub fn unheard(&mut self, duration: Duration) {
+        let end = self.boot + nanos(duration);
+        for _ in 0..TIMEOUTS_MOST {
+            for pending in std::mem::take(&mut self.pending) {
+                self.apply(&pending);
+            }
+            let next = self.candidate.poll_timeout().map_or(end, Instant::nanos);
+            self.move_clock_to(next.min(end));
+            if next > end {
+                return;
+            }
+            self.wake();
+        }
+        panic!("more than {TIMEOUTS_MOST} timeouts in {duration:?}");
+    }
+
     fn run(&mut self, duration: Duration, answering: bool) {
         let end = self.boot + nanos(duration);
         for _ in 0..TIMEOUTS_MOST {

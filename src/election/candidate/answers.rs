@@ -112,6 +112,11 @@ impl Candidate {
                 return false;
             }
         }
+        if self.is_unheard(now)
+            && let Some(lease) = self.held_mut()
+        {
+            lease.renew_at_once(now.boot);
+        }
         self.answered_at = Some(now.boot);
         self.failing_since = None;
         if let Some(floor) = floor

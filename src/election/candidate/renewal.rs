@@ -88,12 +88,19 @@ impl Candidate {
 
     fn renew(&mut self, now: Reading) {
         let timeout = self.attempt_timeout();
-        if let Some(endpoint) = self.endpoints.preferred() {
+        if let Some(endpoint) = self.endpoints.preferred().filter(|_| !self.is_unheard(now)) {
             self.start_attempt(now, endpoint);
         } else if let Some(lease) = self.held_mut() {
-            // Every endpoint was refused: nothing to do but to look again.
+            // Every endpoint was refused, or none is heard: nothing to do but to look again.
             lease.renew_at = now.boot.after(timeout);
         }
+    }
+
+    /// Whether nothing has come from etcd for as long as a lease lasts. Either etcd is away, and keeps the
+    /// lease for when it is back; or it has expired the lease; or it hears this candidate and is not heard,
+    /// and each keep-alive would hold the lock for nobody. So none is sent until a read is answered.
+    pub(super) fn is_unheard(&self, now: Reading) -> bool {
+        self.answered_at.is_none_or(|at| now.boot >= at.after(self.lease_ttl()))
     }
 
     const fn wants_lease(&self) -> bool {

@@ -1,1 +1,23 @@
 //! Starts, breaks and stops the real servers that the tests and the demo run against.
+//!
+//! Everything here blocks and works with threads of its own, so that it neither needs a runtime nor disturbs the
+//! one of the test: a poller goes on polling whatever the test waits for.
+
+pub mod audit;
+pub mod certificates;
+pub mod etcd;
+pub mod http;
+pub mod moment;
+pub mod poller;
+pub mod ports;
+pub mod process;
+pub mod proxy;
+pub mod sidecar;
+
+pub use audit::{Audit, audit};
+pub use http::{HttpClient, HttpResponse};
+pub use moment::Moment;
+pub use poller::{Answer, Outcome, Poller, PollerOptions, Sample};
+pub use process::Process;
+pub use proxy::{Direction, Flow, Proxy};
+pub use sidecar::{Sidecar, SidecarOptions};

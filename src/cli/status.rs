@@ -1,0 +1,154 @@
+//! `bellwether status`: who leads, who stands by, and since when.
+
+mod report;
+mod sidecar;
+mod store;
+
+use std::time::Duration;
+
+use clap::Args;
+
+use self::report::Report;
+use super::client::ApiFlags;
+use super::exit::Exit;
+use super::flags::{EtcdFlags, LockFlags};
+use super::output::{complain, print};
+use crate::clock;
+use crate::config::{
+    ApiAddress, ConfigFault, EtcdConfig, FaultKind, Faults, LockConfig, Sources, Surroundings, parse_lock_and_etcd,
+};
+
+/// Examples and exit codes, below the flags.
+pub const AFTER_HELP: &str = "\
+Roles: the leader holds the lock; the heir claims it first when it is free; the others stand by, in this order.
+
+Exit codes:
+  0   told, also when nobody leads
+  2   no answer from the sidecar or from etcd
+  64  the command line or the environment is wrong
+
+Examples:
+  bellwether status
+  kubectl exec web-0 -c bellwether -- bellwether status --output json
+  bellwether status --election web --etcd-endpoints http://localhost:2379";
+
+/// On loopback an answer takes a millisecond.
+const SIDECAR_TIMEOUT: Duration = Duration::from_secs(1);
+/// For each endpoint: connection, TLS and the slow hash of a password, across a network.
+const ETCD_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The flags.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StatusFlags {
+    /// Where to look: api, a running sidecar; or etcd, with the flags below [default: etcd when --etcd-endpoints is on
+    /// the command line, else api]
+    #[arg(long, value_name = "SOURCE", env = "BELLWETHER_FROM")]
+    pub from: Option<String>,
+
+    /// table or json [default: table]
+    #[arg(long, short, value_name = "FORMAT", env = "BELLWETHER_OUTPUT")]
+    pub output: Option<String>,
+
+    /// Where the local API is.
+    #[command(flatten)]
+    pub api: ApiFlags,
+
+    /// How long to wait for an answer [default: 1s; from each etcd endpoint 3s]
+    #[arg(long, value_name = "DURATION", env = "BELLWETHER_TIMEOUT")]
+    pub timeout: Option<String>,
+
+    /// Which lock, in etcd.
+    #[command(flatten)]
+    pub lock: LockFlags,
+
+    /// How to reach etcd.
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
+}
+
+/// Where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Api,
+    Etcd,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Whom to ask, with all it takes.
+enum Place {
+    Sidecar(ApiAddress),
+    Etcd(Box<(LockConfig, EtcdConfig)>),
+}
+
+/// Asks and tells.
+///
+/// # Errors
+/// The faults of the flags.
+pub async fn run(flags: &StatusFlags, sources: &Sources) -> Result<Exit, Vec<ConfigFault>> {
+    let (place, timeout, format) = parse(flags, sources)?;
+    let report = match &place {
+        Place::Sidecar(address) => sidecar::look(address, timeout).await,
+        Place::Etcd(configured) => store::look(&configured.0, &configured.1, timeout).await,
+    };
+    Ok(match report {
+        Ok(report) => tell(&report, format),
+        Err(error) => {
+            complain(&format!("no answer: {error:#}\n"));
+            Exit::NoAnswer
+        }
+    })
+}
+
+fn tell(report: &Report, format: Format) -> Exit {
+    match format {
+        Format::Table => print(&report.table(clock::now().wall)),
+        Format::Json => print(&report.json()),
+    }
+    Exit::Done
+}
+
+fn parse(flags: &StatusFlags, sources: &Sources) -> Result<(Place, Duration, Format), Vec<ConfigFault>> {
+    let mut faults = Faults::new(sources);
+    let format = match faults.value("--output", flags.output.as_ref()) {
+        Some(text) => {
+            faults.choice("--output", text, "table, json", &[("table", Format::Table), ("json", Format::Json)])
+        }
+        None => Some(Format::Table),
+    };
+    let place = match parse_from(flags, sources, &mut faults) {
+        Some(From::Api) => flags.api.parse(&mut faults).map(Place::Sidecar).zip(Some(SIDECAR_TIMEOUT)),
+        Some(From::Etcd) => {
+            let configured = parse_lock_and_etcd(&flags.lock, &flags.etcd, &Surroundings::read(), &mut faults);
+            configured.map(|configured| Place::Etcd(Box::new(configured))).zip(Some(ETCD_TIMEOUT))
+        }
+        None => None,
+    };
+    let default_timeout = place.as_ref().map_or(SIDECAR_TIMEOUT, |(_, timeout)| *timeout);
+    let timeout = faults.duration("--timeout", flags.timeout.as_ref(), default_timeout);
+    let all = match (place, timeout, format) {
+        (Some((place, _)), Some(timeout), Some(format)) => Some((place, timeout, format)),
+        (Some(_) | None, _, _) => None,
+    };
+    faults.finish(all)
+}
+
+/// A sidecar's container has etcd's endpoints in its environment: those alone do not mean that etcd is to be read.
+fn parse_from(flags: &StatusFlags, sources: &Sources, faults: &mut Faults<'_>) -> Option<From> {
+    let typed = |flag: &str, given: bool| given && sources.variable_of(flag).is_none();
+    let endpoints_typed = typed("--etcd-endpoints", !flags.etcd.etcd_endpoints.is_empty());
+    if endpoints_typed && typed("--api", flags.api.api.is_some()) {
+        faults.push(FaultKind::Both { one: "--api", other: "--etcd-endpoints" });
+        return None;
+    }
+    match faults.value("--from", flags.from.as_ref()) {
+        Some(text) => faults.choice("--from", text, "api, etcd", &[("api", From::Api), ("etcd", From::Etcd)]),
+        None if endpoints_typed => Some(From::Etcd),
+        None => Some(From::Api),
+    }
+}

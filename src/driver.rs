@@ -1,0 +1,228 @@
+//! The driver: the one loop that does IO for the candidate.
+//!
+//! Each turn: wait for one occurrence or the deadline; read the clock; when the deadline has passed, let the
+//! candidate handle that first; hand it the occurrence; **publish the view**; only then run the effects. So
+//! whoever asks hears 503 before the lock is let go.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::GetRandomFailed;
+use rustls::crypto::ring::default_provider;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::Config;
+use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
+use crate::etcd::{Etcd, EtcdError};
+use crate::http::{About, HttpError, LocalApi, Shared, Telemetry};
+use crate::metrics::Metrics;
+use crate::protections::Protections;
+use crate::report::Reporter;
+use crate::signals::{Signal, Signals};
+
+/// The loop turns at least this often: timers count a clock that stands still while the machine sleeps,
+/// and `/livez` wants to see a turn now and then.
+const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// Resignations that wait for the loop. It takes one in microseconds; more at once are one too many.
+const COMMANDS_MAX: usize = 4;
+
+/// Why the driver ended without having stood down in order.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    /// etcd cannot even be tried, or its adapter has a bug.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// A listener cannot be had, or ended.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+    /// One of the driver's own tasks panicked: a bug.
+    #[error("a task of the driver ended: {0}")]
+    Task(#[from] JoinError),
+}
+
+/// Runs a candidate until it has stood down.
+///
+/// # Errors
+/// When it cannot start, or one of its parts dies: see [`DriverError`].
+pub async fn run(config: Config) -> Result<(), DriverError> {
+    Driver::start(&config).await?.run().await
+}
+
+/// What can wake the loop.
+enum Occurrence {
+    /// The deadline, or nothing for a while.
+    Tick,
+    Event(Event),
+    Reload,
+}
+
+struct Driver {
+    candidate: Candidate,
+    etcd: Etcd,
+    shared: Arc<Shared>,
+    view: watch::Sender<Arc<View>>,
+    metrics: Arc<Metrics>,
+    reporter: Reporter,
+    signals: Signals,
+    commands: mpsc::Receiver<Event>,
+    /// The listeners. They never end by themselves.
+    listeners: JoinSet<HttpError>,
+    /// Answers given out, being waited for.
+    settlements: JoinSet<OpId>,
+}
+
+impl Driver {
+    async fn start(config: &Config) -> Result<Self, DriverError> {
+        let signals = Signals::listen().map_err(DriverError::Signals)?;
+        let local_api = LocalApi::bind(&config.http).await?;
+        let telemetry = Telemetry::bind(config.telemetry).await?;
+        let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
+        let candidate = Candidate::new(settings(config)?, clock::now());
+        let metrics = Arc::new(Metrics::new(&config.election.name).expect("each metric has a name of its own"));
+        let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
+        let (commander, commands) = mpsc::channel(COMMANDS_MAX);
+        let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
+        let addresses = local_api.addresses();
+        info!(
+            election = %format!("{}/{}", config.election.namespace, config.election.name),
+            identity = %config.election.identity,
+            lock_key = config.election.lock_key.as_str(),
+            local_api = addresses.join(" "),
+            "campaigning"
+        );
+        let mut listeners = JoinSet::new();
+        listeners.spawn(local_api.serve(Arc::clone(&shared)));
+        listeners.spawn(telemetry.serve(Arc::clone(&shared)));
+        let reporter = Reporter::to_stdout(config);
+        let settlements = JoinSet::new();
+        Ok(Self { candidate, etcd, shared, view, metrics, reporter, signals, commands, listeners, settlements })
+    }
+
+    async fn run(mut self) -> Result<(), DriverError> {
+        self.shared.ready();
+        if self.run_effects(clock::now()) == Progress::Exit {
+            return Ok(());
+        }
+        loop {
+            let occurrence = self.wait().await?;
+            self.shared.heartbeat();
+            let now = clock::now();
+            if self.turn(now, occurrence) == Progress::Exit {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for one occurrence. Every branch is cancel-safe.
+    async fn wait(&mut self) -> Result<Occurrence, DriverError> {
+        let patience = self.patience(clock::now());
+        tokio::select! {
+            event = self.etcd.next_event() => Ok(Occurrence::Event(event?)),
+            signal = self.signals.next() => Ok(match signal {
+                Signal::Stop => Occurrence::Event(Event::Stop),
+                Signal::Reload => Occurrence::Reload,
+            }),
+            Some(command) = self.commands.recv() => Ok(Occurrence::Event(command)),
+            Some(settled) = self.settlements.join_next() => Ok(Occurrence::Event(Event::AnswersSettled { id: settled? })),
+            Some(ended) = self.listeners.join_next() => Err(ended?.into()),
+            () = tokio::time::sleep(patience) => Ok(Occurrence::Tick),
+        }
+    }
+
+    fn patience(&self, now: Reading) -> Duration {
+        let due_in = self.candidate.poll_timeout().map(|at| at.since(now.boot));
+        due_in.map_or(TURN_AT_LEAST_EVERY, |due_in| due_in.min(TURN_AT_LEAST_EVERY))
+    }
+
+    fn turn(&mut self, now: Reading, occurrence: Occurrence) -> Progress {
+        // A tick handles the timeout even before the deadline: the wall clock may have jumped, and no
+        // timer tells.
+        let due = self.candidate.poll_timeout().is_some_and(|at| now.boot >= at);
+        if due || matches!(occurrence, Occurrence::Tick) {
+            self.candidate.handle_timeout(now);
+        }
+        match occurrence {
+            Occurrence::Tick => {}
+            Occurrence::Event(event) => self.candidate.handle_event(now, event),
+            Occurrence::Reload => self.reload(),
+        }
+        if Protections::VIEW_AFTER_EFFECTS.taken_away() {
+            let progress = self.run_effects(now);
+            self.publish();
+            return progress;
+        }
+        self.publish();
+        self.run_effects(now)
+    }
+
+    fn publish(&mut self) {
+        let drawn = self.candidate.view();
+        if self.view.borrow().version != drawn.version {
+            self.view.send_replace(Arc::new(drawn.clone()));
+        }
+    }
+
+    fn run_effects(&mut self, now: Reading) -> Progress {
+        while let Some(effect) = self.candidate.poll_effect() {
+            match effect {
+                Effect::Request(request) => self.etcd.request(request),
+                Effect::KeepAlive { stream, endpoint, lease } => self.etcd.keep_alive(stream, endpoint, lease),
+                Effect::CloseStream(stream) => self.etcd.close_stream(stream),
+                Effect::Watch { watch, endpoint, target, from } => self.etcd.watch(watch, endpoint, target, from),
+                Effect::Unwatch(watch) => self.etcd.unwatch(watch),
+                Effect::SettleAnswers(id) => self.settle_answers(id),
+                Effect::Tell(notice) => {
+                    self.metrics.observe(&notice);
+                    self.reporter.report(&notice, now);
+                }
+                Effect::Exit => return Progress::Exit,
+            }
+        }
+        Progress::GoOn
+    }
+
+    fn settle_answers(&mut self, id: OpId) {
+        let promises = Arc::clone(self.shared.promises());
+        self.settlements.spawn(async move {
+            promises.settled().await;
+            id
+        });
+    }
+
+    fn reload(&mut self) {
+        match self.etcd.reload() {
+            Ok(()) => info!("certificates and password are being read again"),
+            Err(error) => warn!(%error, "the certificates and password in use stay: the new ones cannot be read"),
+        }
+    }
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    GoOn,
+    Exit,
+}
+
+fn settings(config: &Config) -> Result<Settings, DriverError> {
+    let mut seed = [0; 8];
+    default_provider().secure_random.fill(&mut seed).map_err(|GetRandomFailed| DriverError::NoRandomness)?;
+    Ok(Settings {
+        identity: config.election.identity.clone(),
+        epoch: config.election.epoch,
+        timings: config.timings,
+        endpoints: config.etcd.endpoints.len(),
+        seed: u64::from_ne_bytes(seed),
+    })
+}

@@ -1,0 +1,238 @@
+//! The accept loop: our own, because the limits need it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::task::{AbortHandle, JoinSet};
+use tower::Service;
+
+use super::connection::{AnswerInProgress, Connection, CountedBody, WatchedStream};
+use super::listener::{Listener, Stream};
+use super::refusal::Refusal;
+use super::{HttpError, Shared};
+use crate::metrics::Path;
+
+/// The most bytes of a request's line and headers, and of what is buffered for a connection each way: the
+/// least that hyper accepts. Requests to these paths have a few hundred.
+pub const HEAD_BYTES_MOST: usize = 8192;
+/// The most headers of a request; browsers and proxies send twenty.
+const HEADERS_MOST: usize = 64;
+/// How long to wait when the process has no file descriptor left for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one listener allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time. One more closes the one whose last request is longest ago, so that clients that
+    /// hold connections cannot lock out one that asks.
+    pub connections: usize,
+    /// From the first byte of a request (or the acceptance of the connection) to its last header.
+    pub head: Duration,
+    /// From the first byte of a request until its answer has been handed over.
+    pub request: Duration,
+    /// Between an answer and the next request.
+    pub idle: Duration,
+}
+
+/// Listeners that are bound and not served yet: clients can connect, and wait.
+#[derive(Debug)]
+pub struct Bound {
+    listeners: Vec<Listener>,
+    routes: fn(Arc<Shared>) -> Router,
+    promising: bool,
+    limits: Limits,
+}
+
+impl Bound {
+    /// A server whose answers may say that this candidate leads.
+    pub(super) fn promising(listeners: Vec<Listener>, routes: fn(Arc<Shared>) -> Router, limits: Limits) -> Self {
+        Self { listeners, routes, promising: true, limits }
+    }
+
+    /// A server whose answers nobody may act on, so that a release need not wait for them.
+    pub(super) fn not_promising(listeners: Vec<Listener>, routes: fn(Arc<Shared>) -> Router, limits: Limits) -> Self {
+        Self { listeners, routes, promising: false, limits }
+    }
+
+    /// The TCP addresses, with the port the kernel chose where 0 was asked for.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(Listener::local_addr).collect()
+    }
+
+    /// Every address, as the user writes it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(ToString::to_string).collect()
+    }
+
+    /// Other limits than the usual.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Serves until it is dropped, and every connection with it. Completes only when a listener is no more.
+    pub fn serve(self, shared: Arc<Shared>) -> impl Future<Output = HttpError> + Send + 'static {
+        let Self { listeners, routes, promising, limits } = self;
+        async move {
+            let mut tasks = JoinSet::new();
+            let mut addresses = Vec::with_capacity(listeners.len());
+            for listener in listeners {
+                let address = listener.to_string();
+                let router = routes(Arc::clone(&shared));
+                let server = Server { router, shared: Arc::clone(&shared), promising, limits };
+                let task = tasks.spawn(server.accept_all(listener));
+                addresses.push((task.id(), address));
+            }
+            let (id, reason) = match tasks.join_next_with_id().await {
+                Some(Ok((_, never))) => match never {},
+                Some(Err(error)) => (Some(error.id()), error.to_string()),
+                None => (None, "there was nothing to listen on".to_owned()),
+            };
+            let address = addresses.into_iter().find(|(task, _)| Some(*task) == id).map_or_else(String::new, |it| it.1);
+            HttpError::Ended { address, reason }
+        }
+    }
+}
+
+/// One listener's server.
+struct Server {
+    router: Router,
+    shared: Arc<Shared>,
+    promising: bool,
+    limits: Limits,
+}
+
+/// A connection's task, with what decides which one has to go.
+struct Place {
+    connection: Arc<Connection>,
+    task: AbortHandle,
+}
+
+impl Server {
+    async fn accept_all(self, listener: Listener) -> Infallible {
+        let mut tasks = JoinSet::new();
+        let mut places: Vec<Place> = Vec::with_capacity(self.limits.connections);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        while places.len() >= self.limits.connections {
+                            close_longest_silent(&mut places);
+                        }
+                        let connection = Connection::new(peer, self.shared.clock(), self.limits);
+                        let task = tasks.spawn(self.serve_connection(stream, Arc::clone(&connection)));
+                        places.push(Place { connection, task });
+                        // Lets every connection that has a request answer it before the next one is taken:
+                        // a flood of connections must not push out requests that are here already.
+                        tokio::task::yield_now().await;
+                    }
+                    Err(error) if is_the_peers(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(%listener, %error, "cannot accept a connection; closing the one silent for longest");
+                        close_longest_silent(&mut places);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = tasks.join_next() => places.retain(|place| !place.task.is_finished()),
+            }
+        }
+    }
+
+    fn serve_connection(&self, stream: Stream, connection: Arc<Connection>) -> impl Future<Output = ()> + use<> {
+        let front = Front {
+            router: self.router.clone(),
+            shared: Arc::clone(&self.shared),
+            promising: self.promising,
+            connection,
+        };
+        async move {
+            let connection = Arc::clone(&front.connection);
+            let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&connection)));
+            let served = http1::Builder::new()
+                .max_buf_size(HEAD_BYTES_MOST)
+                .max_headers(HEADERS_MOST)
+                // hyper counts the idle time between requests as reading; the watchdog tells them apart.
+                .header_read_timeout(None)
+                .serve_connection(io, service_fn(move |request| front.answer(request)));
+            tokio::select! {
+                served = served => if let Err(error) = served {
+                    tracing::debug!(peer = ?connection.peer(), %error, "a connection failed");
+                },
+                () = connection.overdue() => {
+                    tracing::debug!(peer = ?connection.peer(), "a connection took too long and was closed");
+                }
+            }
+        }
+    }
+}
+
+/// Closes the connection whose last request is longest ago.
+fn close_longest_silent(places: &mut Vec<Place>) {
+    let longest = places.iter().enumerate().min_by_key(|(_, place)| place.connection.last_request());
+    if let Some((index, _)) = longest {
+        places.swap_remove(index).task.abort();
+    }
+}
+
+/// Whether the failure is that of the connection that was to be accepted, and not of accepting.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// What stands before the routes, for every request of a connection.
+struct Front {
+    router: Router,
+    shared: Arc<Shared>,
+    promising: bool,
+    connection: Arc<Connection>,
+}
+
+impl Front {
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<CountedBody>, Infallible>> + use<> {
+        // First of all: whoever looks at the view must be counted.
+        let answer = Arc::new(self.connection.begin(self.promising.then(|| self.shared.promises())));
+        let path = Path::of(request.uri().path());
+        let has_body = !request.body().is_end_stream();
+        request.extensions_mut().insert(Arc::clone(&answer));
+        request.extensions_mut().insert(self.connection.peer());
+        let routed = (!has_body).then(|| self.router.clone().call(request));
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let response = match routed {
+                Some(routed) => routed.await.unwrap_or_else(|never| match never {}),
+                None => Refusal::body_not_wanted(),
+            };
+            Ok(finish(response, path, &shared, answer))
+        }
+    }
+}
+
+fn finish(
+    mut response: Response<Body>,
+    path: Path,
+    shared: &Shared,
+    answer: Arc<AnswerInProgress>,
+) -> Response<CountedBody> {
+    shared.metrics().count_request(path, response.status());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.map(|body| CountedBody::new(body, answer))
+}

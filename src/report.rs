@@ -1,0 +1,352 @@
+//! Turns notices into log lines: one per transition with its reason, its term and what comes next, and what an
+//! operator has to know; quiet otherwise. On every change of leader, one line on stdout.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use crate::config::Config;
+use crate::election::{
+    CallErrorKind, ClaimResult, ClusterId, EndpointId, Identity, Instant, LeaseId, Notice, Operation, PublicState,
+    Reading, Reason, RenewalFailure, Term,
+};
+
+/// A standing fault that needs a person is said again after this long: often enough for whoever looks at the
+/// last minutes of a log, rare enough to leave other lines in it.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
+
+/// Writes the log lines of one process.
+pub struct Reporter {
+    identity: Identity,
+    lock_key: String,
+    epoch: u64,
+    endpoints: Vec<String>,
+    stdout: Box<dyn Write + Send>,
+    /// What failed where since etcd last answered: the first of each is said, the rest is noise. At most one
+    /// entry per endpoint and kind.
+    failing: HashSet<(EndpointId, CallErrorKind)>,
+    /// When each standing fault was last said.
+    said: HashMap<Standing, Instant>,
+    /// The version each endpoint last told.
+    versions: HashMap<EndpointId, String>,
+}
+
+/// Faults that last until a person acts, and that are met again at every retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Standing {
+    IdentityTaken,
+    LockWithoutLease,
+    NoSpace(EndpointId),
+    EndpointRefused(EndpointId),
+    SeveralClusters(EndpointId),
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reporter").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Reporter {
+    /// Logs through `tracing`; names of leaders go to `stdout`.
+    #[must_use]
+    pub fn new(config: &Config, stdout: Box<dyn Write + Send>) -> Self {
+        Self {
+            identity: config.election.identity.clone(),
+            lock_key: config.election.lock_key.as_str().to_owned(),
+            epoch: config.election.epoch.0,
+            endpoints: config.etcd.endpoints.clone(),
+            stdout,
+            failing: HashSet::new(),
+            said: HashMap::new(),
+            versions: HashMap::new(),
+        }
+    }
+
+    /// The same on the process's own stdout.
+    #[must_use]
+    pub fn to_stdout(config: &Config) -> Self {
+        Self::new(config, Box::new(io::stdout()))
+    }
+
+    /// Writes what `notice`, which happened at `now`, has to say.
+    pub fn report(&mut self, notice: &Notice, now: Reading) {
+        match notice {
+            Notice::Transition { from, to, reason, term } => transition(*from, *to, *reason, *term),
+            Notice::LeaderChanged { leader, term } => self.leader_changed(leader.as_ref(), *term),
+            Notice::Renewed(took) => debug!(?took, "lease renewed"),
+            Notice::RenewalFailed(failure) => renewal_failed(*failure),
+            Notice::ClaimAnswered(result) => claim_answered(*result),
+            Notice::TookOver(took) => info!(?took, "took over: from seeing the lock gone to a confirmed claim"),
+            Notice::EtcdFailed { endpoint, operation, kind, message } => {
+                self.etcd_failed(*endpoint, *operation, *kind, message);
+            }
+            Notice::EtcdBack => self.etcd_back(),
+            Notice::ServerVersion { endpoint, version } => self.server_version(*endpoint, version),
+            Notice::IdentityTaken { lease } => self.identity_taken(*lease, now.boot),
+            Notice::LockWithoutLease { holder } => self.lock_without_lease(holder, now.boot),
+            Notice::NoSpace { endpoint } => self.no_space(*endpoint, now.boot),
+            Notice::EndpointRefused { endpoint, pinned, found } => {
+                self.endpoint_refused(*endpoint, *pinned, *found, now.boot);
+            }
+            Notice::SeveralClusters { endpoint, pinned, found } => {
+                self.several_clusters(*endpoint, *pinned, *found, now.boot);
+            }
+            Notice::StoreReset { seen, now } => error!(
+                %seen, %now, epoch = self.epoch,
+                "etcd's revision went back from {seen} to {now}: the store was wiped or restored, and terms would no \
+                 longer grow; this sidecar does not lead any more: restart every sidecar of the election with \
+                 --epoch {}", self.epoch.saturating_add(1),
+            ),
+            Notice::StreamEnded { window } => {
+                warn!(
+                    ?window,
+                    "the keep-alive stream ended; standing down unless a renewal is confirmed within {window:?}"
+                );
+            }
+            Notice::Released { confirmed: true } => info!("let go of the lock; another candidate can claim it now"),
+            Notice::Released { confirmed: false } => {
+                warn!("could not let go of the lock; it is free when the lease expires in etcd");
+            }
+        }
+    }
+
+    fn leader_changed(&mut self, leader: Option<&Identity>, term: Option<Term>) {
+        let Some(leader) = leader else {
+            info!("no leader is known");
+            return;
+        };
+        let name = printable(leader);
+        info!(leader = %name, term = term.map(tracing::field::display), me = *leader == self.identity, "the leader changed");
+        // An election does not end because nobody listens on stdout.
+        if let Err(error) = writeln!(self.stdout, "{name} is the leader").and_then(|()| self.stdout.flush()) {
+            debug!(%error, "stdout does not take the leader's name");
+        }
+    }
+
+    fn etcd_failed(&mut self, endpoint: EndpointId, operation: Operation, kind: CallErrorKind, message: &str) {
+        let (url, operation, code) = (self.url(endpoint), operation.as_str(), kind.as_str());
+        if self.failing.contains(&(endpoint, kind)) {
+            debug!(endpoint = url, operation, code, error = message, "etcd failed again");
+            return;
+        }
+        let next = match kind {
+            CallErrorKind::Unavailable | CallErrorKind::Timeout | CallErrorKind::Other => {
+                "trying again, and the other endpoints as well"
+            }
+            CallErrorKind::LeaseNotFound => "the lease is gone; getting a new one",
+            CallErrorKind::Compacted => "reading the key afresh",
+            CallErrorKind::Unauthenticated => {
+                "authenticating again; if this goes on, check --etcd-user and its password"
+            }
+            CallErrorKind::PermissionDenied => {
+                "trying again; the user needs read and write on the lock key and on <lock key>/candidates/"
+            }
+            CallErrorKind::NoSpace => "trying again; nobody can claim until an operator makes space",
+            CallErrorKind::Tls => "trying again; check --etcd-ca-file, --etcd-cert-file and --etcd-server-name",
+        };
+        warn!(endpoint = url, operation, code, error = message, "etcd failed: {next}");
+        self.failing.insert((endpoint, kind));
+    }
+
+    fn etcd_back(&mut self) {
+        self.failing.clear();
+        info!("etcd answers again");
+    }
+
+    fn server_version(&mut self, endpoint: EndpointId, version: &str) {
+        if self.versions.insert(endpoint, version.to_owned()).as_deref() == Some(version) {
+            return;
+        }
+        let url = self.url(endpoint);
+        match Advice::on(version) {
+            Advice::Fine => debug!(endpoint = url, version, "etcd's version"),
+            Advice::EndOfLife => info!(
+                endpoint = url,
+                version, "etcd 3.4 is at the end of its life; 3.5.28, 3.6.9 or later are recommended"
+            ),
+            Advice::RevokesLiveLeases => warn!(
+                endpoint = url,
+                version,
+                "this etcd can revoke a lease that is alive (etcd issue 15247), and two sidecars can then lead for the \
+                 delay of one watch event; upgrade to 3.5.28, 3.6.9 or later"
+            ),
+            Advice::Unknown => info!(endpoint = url, version, "etcd's version cannot be judged"),
+        }
+    }
+
+    fn identity_taken(&mut self, lease: Option<LeaseId>, now: Instant) {
+        if self.is_time_for(Standing::IdentityTaken, now) {
+            error!(
+                identity = %self.identity,
+                lease = lease.map(|lease| format!("{:x}", lease.0)),
+                "another live candidate has this identity; this sidecar stays out of the election and keeps trying: \
+                 give each its own --identity, or wait for the lease of the one before a restart to expire"
+            );
+        }
+    }
+
+    fn lock_without_lease(&mut self, holder: &Identity, now: Instant) {
+        if self.is_time_for(Standing::LockWithoutLease, now) {
+            error!(
+                key = self.lock_key,
+                value = printable(holder),
+                "the lock key has no lease, so it never expires and nobody can lead; if nothing relies on it, clear \
+                 it: etcdctl del {}",
+                shell_word(&self.lock_key)
+            );
+        }
+    }
+
+    fn no_space(&mut self, endpoint: EndpointId, now: Instant) {
+        if self.is_time_for(Standing::NoSpace(endpoint), now) {
+            error!(
+                endpoint = self.url(endpoint),
+                "etcd is out of space: the leader stays, but nobody can claim; compact, defragment, then etcdctl alarm \
+                 disarm"
+            );
+        }
+    }
+
+    fn endpoint_refused(&mut self, endpoint: EndpointId, pinned: ClusterId, found: ClusterId, now: Instant) {
+        if self.is_time_for(Standing::EndpointRefused(endpoint), now) {
+            error!(
+                endpoint = self.url(endpoint),
+                pinned = hex(pinned),
+                found = hex(found),
+                "this endpoint answers for another cluster and is not asked any more; correct --etcd-endpoints"
+            );
+        }
+    }
+
+    fn several_clusters(&mut self, endpoint: EndpointId, pinned: ClusterId, found: ClusterId, now: Instant) {
+        if self.is_time_for(Standing::SeveralClusters(endpoint), now) {
+            error!(
+                endpoint = self.url(endpoint),
+                others = hex(pinned),
+                found = hex(found),
+                "--etcd-endpoints names more than one cluster; this sidecar does not lead until it is corrected"
+            );
+        }
+    }
+
+    /// Whether a standing fault is to be said now: first, and then once in a while.
+    fn is_time_for(&mut self, fault: Standing, now: Instant) -> bool {
+        let due = self.said.get(&fault).is_none_or(|last| now.since(*last) >= SAY_AGAIN);
+        if due {
+            self.said.insert(fault, now);
+        }
+        due
+    }
+
+    fn url(&self, endpoint: EndpointId) -> &str {
+        self.endpoints.get(endpoint.0).map_or("?", String::as_str)
+    }
+}
+
+fn transition(from: PublicState, to: PublicState, reason: Reason, term: Option<Term>) {
+    let (from, reason) = (from.as_str(), reason.as_str());
+    let held = term.is_some();
+    let term = term.map(tracing::field::display);
+    match to {
+        PublicState::Starting => info!(from, to = to.as_str(), reason, term, "starting: registers in etcd next"),
+        PublicState::Standby => {
+            info!(from, to = to.as_str(), reason, term, "standby: claims the lock when its turn comes");
+        }
+        PublicState::Leading => {
+            info!(
+                from,
+                to = to.as_str(),
+                reason,
+                term,
+                "leading: /leader answers 200 as long as renewals are confirmed"
+            );
+        }
+        PublicState::Jeopardy => warn!(
+            from,
+            to = to.as_str(),
+            reason,
+            term,
+            "in jeopardy: /leader answers 503; the same term goes on if a renewal is confirmed before etcd expires the lease"
+        ),
+        PublicState::StandingDown if held => info!(
+            from,
+            to = to.as_str(),
+            reason,
+            term,
+            "standing down: /leader answers 503; the lock is let go of when the answers given out have expired"
+        ),
+        PublicState::StandingDown => {
+            info!(from, to = to.as_str(), reason, "standing down: leaves the election, in which it held no lock");
+        }
+        PublicState::Stopped => info!(from, to = to.as_str(), reason, term, "stopped"),
+    }
+}
+
+fn renewal_failed(failure: RenewalFailure) {
+    // One that fails is retried well before `until`; what it leads to has lines of its own.
+    debug!(result = failure.as_str(), "a renewal failed");
+}
+
+fn claim_answered(result: ClaimResult) {
+    debug!(result = result.as_str(), "a claim was answered");
+}
+
+/// What a server's version asks of its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    Fine,
+    EndOfLife,
+    RevokesLiveLeases,
+    Unknown,
+}
+
+impl Advice {
+    fn on(version: &str) -> Self {
+        let Some(version) = numbers(version) else { return Self::Unknown };
+        match version {
+            (3, 5, patch) if patch < 13 => Self::RevokesLiveLeases,
+            (3, 4, patch) if patch >= 31 => Self::EndOfLife,
+            (3, minor, _) if minor <= 4 => Self::RevokesLiveLeases,
+            (major, ..) if major < 3 => Self::RevokesLiveLeases,
+            _ => Self::Fine,
+        }
+    }
+}
+
+/// `3.5.28`, also with what pre-releases and builds append.
+fn numbers(version: &str) -> Option<(u64, u64, u64)> {
+    let core = version.trim_start_matches('v').split(['-', '+']).next()?;
+    let mut parts = core.split('.').map(|part| part.parse().ok());
+    let numbers = (parts.next()??, parts.next()??, parts.next()??);
+    parts.next().is_none().then_some(numbers)
+}
+
+fn hex(cluster: ClusterId) -> String {
+    format!("{:x}", cluster.0)
+}
+
+/// A name as one line: the lock key can hold anything, and must not forge lines or move a cursor.
+fn printable(name: &Identity) -> String {
+    let mut line = String::with_capacity(name.as_str().len());
+    for c in name.as_str().chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+/// The text as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.' | ':' | ',' | '@' | '%' | '+');
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

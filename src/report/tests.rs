@@ -1,0 +1,174 @@
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::config::{ElectionConfig, EtcdConfig, HttpConfig, LockKeyName, LogConfig, LogFormat, LogLevel};
+use crate::election::{Epoch, Revision, Timings, TimingsRequest, WallTime};
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no writer panics").clone()).expect("it is text")
+    }
+}
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn config() -> Config {
+    let lock_key = LockKeyName("/bellwether/default/it's mine".to_owned());
+    Config {
+        election: ElectionConfig {
+            name: "web".into(),
+            namespace: "default".into(),
+            identity: Identity::new("web-1"),
+            lock_key,
+            epoch: Epoch(4),
+        },
+        etcd: EtcdConfig { endpoints: vec!["http://a:2379".into(), "http://b:2379".into()], tls: None, auth: None },
+        timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
+        http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
+        telemetry: ([127, 0, 0, 1], 0).into(),
+        log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
+        warnings: Vec::new(),
+    }
+}
+
+/// The lines on stderr, from info on, and the text on stdout, of notices a second apart each.
+fn reported(notices: &[Notice]) -> (Vec<String>, String) {
+    let (log, stdout) = (Written::default(), Written::default());
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut reporter = Reporter::new(&config(), Box::new(stdout.clone()));
+        for (second, notice) in (0..).zip(notices) {
+            let boot = Instant::from_nanos(0).after(Duration::from_secs(second));
+            reporter.report(notice, Reading { boot, wall: WallTime::from_unix_nanos(0) });
+        }
+    });
+    (log.text().lines().map(str::to_owned).collect(), stdout.text())
+}
+
+fn failed(endpoint: usize, kind: CallErrorKind) -> Notice {
+    let operation = Operation::KeepAlive;
+    Notice::EtcdFailed { endpoint: EndpointId(endpoint), operation, kind, message: "broken pipe".into() }
+}
+
+fn told(version: &str) -> Notice {
+    Notice::ServerVersion { endpoint: EndpointId(0), version: version.into() }
+}
+
+#[test]
+fn a_leader_is_named_on_stdout_and_its_absence_is_not() {
+    let leader = |name| Notice::LeaderChanged { leader: Some(Identity::new(name)), term: None };
+    let none = Notice::LeaderChanged { leader: None, term: None };
+    let (_, stdout) = reported(&[leader("web-0"), none, leader("web-1")]);
+    assert_eq!(stdout, "web-0 is the leader\nweb-1 is the leader\n");
+}
+
+#[test]
+fn a_name_cannot_forge_a_line() {
+    let leader = Some(Identity::new("x\nweb-1 is the leader\u{1b}[2J"));
+    let (log, stdout) = reported(&[Notice::LeaderChanged { leader, term: None }]);
+    assert_eq!((log.len(), stdout.lines().count()), (1, 1), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'));
+}
+
+#[test]
+fn a_transition_says_reason_term_and_what_comes_next() {
+    let term = Some(Term { epoch: Epoch(4), token: Revision(48213) });
+    let (from, to, reason) = (PublicState::Leading, PublicState::Jeopardy, Reason::UntilPassed);
+    let (log, _) = reported(&[Notice::Transition { from, to, reason, term }]);
+    assert_eq!(log.len(), 1);
+    for part in ["WARN", "leading", "jeopardy", "until_passed", "4.48213", "/leader answers 503", "same term goes on"] {
+        assert!(log[0].contains(part), "{part} in {}", log[0]);
+    }
+}
+
+#[test]
+fn who_held_no_lock_is_not_said_to_let_go_of_one() {
+    let (from, to, reason) = (PublicState::Standby, PublicState::StandingDown, Reason::Stopped);
+    let of = |term| reported(&[Notice::Transition { from, to, reason, term }]).0.remove(0);
+    assert!(!of(None).contains("let go"));
+    assert!(of(Some(Term { epoch: Epoch(0), token: Revision(7) })).contains("let go"));
+}
+
+#[test]
+fn each_way_an_endpoint_fails_is_said_once_until_etcd_is_back() {
+    let (down, late) = (CallErrorKind::Unavailable, CallErrorKind::Timeout);
+    let outage = [failed(0, down), failed(0, down), failed(1, down), failed(0, late), failed(0, down)];
+    let (log, _) = reported(&outage);
+    assert_eq!(log.len(), 3, "{log:?}");
+    assert!(log[0].contains("http://a:2379") && log[0].contains("broken pipe") && log[0].contains("keepalive"));
+    let (log, _) = reported(&[failed(0, down), Notice::EtcdBack, failed(0, down)]);
+    assert_eq!(log.len(), 3, "{log:?}");
+}
+
+#[test]
+fn a_renewal_is_not_worth_a_line() {
+    let renewed = Notice::Renewed(Duration::from_millis(1));
+    assert!(reported(&[renewed, Notice::RenewalFailed(RenewalFailure::Timeout)]).0.is_empty());
+}
+
+#[test]
+fn the_command_that_clears_a_lock_without_lease_can_be_pasted() {
+    let holder = Identity::new("somebody");
+    let (log, _) = reported(&[Notice::LockWithoutLease { holder }]);
+    assert!(log[0].contains(r"etcdctl del '/bellwether/default/it'\''s mine'"), "{}", log[0]);
+    assert!(log[0].contains("ERROR"));
+    assert_eq!(shell_word("/bellwether/default/web"), "/bellwether/default/web");
+}
+
+#[test]
+fn a_standing_fault_is_said_again_once_a_minute() {
+    let notices = vec![Notice::IdentityTaken { lease: None }; 121];
+    assert_eq!(reported(&notices).0.len(), 3);
+}
+
+#[test]
+fn a_store_reset_names_the_epoch_to_restart_with() {
+    let (log, _) = reported(&[Notice::StoreReset { seen: Revision(900), now: Revision(3) }]);
+    assert!(log[0].contains("from 900 to 3") && log[0].contains("--epoch 5"), "{}", log[0]);
+}
+
+#[test]
+fn versions_are_judged_by_what_they_do_to_leases() {
+    for (version, advice) in [
+        ("3.3.25", Advice::RevokesLiveLeases),
+        ("3.4.23", Advice::RevokesLiveLeases),
+        ("3.4.30", Advice::RevokesLiveLeases),
+        ("3.4.31", Advice::EndOfLife),
+        ("3.5.0", Advice::RevokesLiveLeases),
+        ("3.5.12", Advice::RevokesLiveLeases),
+        ("3.5.13", Advice::Fine),
+        ("3.6.0-rc.1", Advice::Fine),
+        ("2.3.8", Advice::RevokesLiveLeases),
+        ("4.0.0", Advice::Fine),
+        ("3.6", Advice::Unknown),
+        ("", Advice::Unknown),
+    ] {
+        assert_eq!(Advice::on(version), advice, "{version}");
+    }
+}
+
+#[test]
+fn a_version_is_warned_about_once() {
+    let (log, _) = reported(&[told("3.4.23"), told("3.4.23"), told("3.5.28"), told("3.4.40")]);
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert!(log[0].contains("WARN") && log[0].contains("15247") && log[0].contains("3.4.23"));
+    assert!(log[1].contains("INFO") && log[1].contains("end of its life"));
+}

@@ -1,0 +1,112 @@
+//! `bellwether run` as a process: how it starts and how it ends. No etcd is needed for that.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use bellwether::clock;
+use tempfile::TempDir;
+
+use crate::program::{Said, bellwether, say};
+
+/// A process that has not done in this time what it does in milliseconds never will.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Looks again and again until there is something.
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = clock::now().boot;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(clock::now().boot.since(started) < DEADLINE, "{what}: not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A sidecar without an etcd: nobody listens at its endpoint.
+struct Sidecar {
+    child: Child,
+    api: String,
+    _folder: TempDir,
+}
+
+impl Sidecar {
+    fn start() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let socket = folder.path().join("b.sock");
+        let api = format!("unix:{}", socket.display());
+        let mut command = bellwether(&arguments(&api, "127.0.0.1:0"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.expect("the binary that was just built starts");
+        let sidecar = Self { child, api, _folder: folder };
+        eventually("the local API is up", || UnixStream::connect(&socket).ok());
+        sidecar
+    }
+
+    fn send(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.child.try_wait().expect("a child can be waited for"))
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // Ended already, unless the test has failed.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn arguments<'a>(http: &'a str, telemetry: &'a str) -> Vec<&'a str> {
+    let etcd = ["run", "--election", "web", "--id", "web-0", "--etcd-endpoints", "http://127.0.0.1:1"];
+    [&etcd[..], &["--http", http, "--telemetry", telemetry]].concat()
+}
+
+#[test]
+fn a_signal_stops_it_in_order_with_exit_code_0() {
+    for signal in ["TERM", "INT"] {
+        let mut sidecar = Sidecar::start();
+        sidecar.send(signal);
+        assert_eq!(sidecar.end().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn sighup_does_not_stop_it() {
+    let mut sidecar = Sidecar::start();
+    sidecar.send("HUP");
+    assert_eq!(say(&["status", "--api", &sidecar.api]).code, Some(0));
+    sidecar.send("TERM");
+    assert_eq!(sidecar.end().code(), Some(0));
+}
+
+#[test]
+fn the_commands_that_ask_understand_the_real_sidecar() {
+    let mut sidecar = Sidecar::start();
+    let Said { code, out, .. } = say(&["status", "--api", &sidecar.api]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("/web\nLeader    none\n"), "{out}");
+    let Said { code, out, .. } = say(&["probe", "leader", "--api", &sidecar.api]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.starts_with("no: web-0 does not lead ") && out.ends_with(", and knows no leader\n"), "{out}");
+    let Said { code, err, .. } = say(&["resign", "--api", &sidecar.api, "--cooldown", "1m30s"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.starts_with("web-0 does not lead"), "{err}");
+    sidecar.send("TERM");
+    assert_eq!(sidecar.end().code(), Some(0));
+}
+
+#[test]
+fn an_address_that_is_taken_is_exit_code_75() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = taken.local_addr().expect("a bound listener has an address").to_string();
+    let Said { code, err, .. } = say(&arguments(&address, "127.0.0.1:0"));
+    assert_eq!(code, Some(75), "{err}");
+    assert!(err.contains(&address), "{err}");
+}

@@ -1,0 +1,32 @@
+//! etcd hears the candidate, and the candidate does not hear etcd.
+
+use bellwether::election::{Operation, PublicState, Reason};
+
+use crate::scene::{K, MILLI, R, Scene, T};
+
+#[test]
+fn a_candidate_that_does_not_hear_etcd_does_not_keep_the_lock_for_ever() {
+    let mut scene = Scene::new().leader();
+    scene.unheard(2 * T + R);
+    assert_eq!(scene.state(), PublicState::Jeopardy);
+    assert!(scene.my_lock().is_none(), "its keep-alives still arrive and keep its lease");
+}
+
+#[test]
+fn while_it_is_not_heard_that_the_lease_is_alive_it_goes_on_asking_and_renews_when_it_is_answered() {
+    let mut scene = Scene::new().leader();
+    scene.etcd.stop_expiring();
+    let token = scene.token();
+    scene.pass(3 * T);
+    scene.lose_all();
+    scene.pass(R);
+    assert!(!scene.is_pending(Operation::KeepAlive));
+    scene.lose_all();
+    scene.pass(T);
+    scene.answer_all();
+    assert!(scene.leads(), "etcd was away, and the lease was not: {:?}", scene.view());
+    assert_eq!(scene.token(), token);
+    assert_eq!(scene.transitions().last(), Some(&(PublicState::Leading, Reason::Resumed)));
+    scene.live(K + MILLI);
+    assert!(scene.leads());
+}

@@ -1,0 +1,10 @@
+//! The etcd adapter against real etcd.
+
+mod auth;
+mod calls;
+mod failures;
+mod harness;
+mod keep_alive;
+mod snapshot;
+mod tls;
+mod watch;

@@ -1,0 +1,110 @@
+//! etcd goes away while somebody leads, and comes back.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use support::Moment;
+use support::etcd::EtcdServer;
+
+use crate::flock::{Flock, Lead, VALID_UNTIL_UNTIL, figure, quick, wait_until};
+
+/// One leader whose answers are valid for as long as it may lead.
+async fn a_leader(arguments: &[&str]) -> Result<(EtcdServer, Flock, Lead)> {
+    let etcd = EtcdServer::start_with(quick()).await?;
+    let mut flock = Flock::new(etcd.endpoints(), &[arguments, &VALID_UNTIL_UNTIL]);
+    flock.join("only")?;
+    let lead = flock.lead_of_one("only", Moment::now())?;
+    Ok((etcd, flock, lead))
+}
+
+/// The latest `until` that any answer of the leader has told, as early as it can be.
+fn until(flock: &Flock) -> Result<Moment> {
+    let leads = flock.leads_so_far("only")?;
+    leads.iter().map(Lead::promised_until).max().ok_or_else(|| anyhow::anyhow!("nobody led"))
+}
+
+/// etcd comes back with its data, and with the lease: the term goes on.
+async fn the_same_term_resumes(etcd: &mut EtcdServer, flock: Flock, lead: &Lead) -> Result<()> {
+    let back = Moment::now();
+    etcd.restart().await?;
+    let resumed = flock.lead_of_one("only", back)?;
+    ensure!(resumed.term == lead.term, "{resumed:?} after {lead:?}");
+    let status = flock.wait_for("only", |status, _| status == 200)?;
+    ensure!(status["state"] == "leading", "{status}");
+    let audit = flock.end()?;
+    ensure!(audit.reigns.len() == 1, "{audit}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_etcd_dies_the_leader_stops_when_the_reconnect_window_ends_before_until() -> Result<()> {
+    let window = Duration::from_millis(1500);
+    let (mut etcd, flock, lead) = a_leader(&["--lease-ttl", "20s", "--reconnect-window", "1500ms"]).await?;
+    let killed = Moment::now();
+    etcd.kill();
+    let no = flock.not_leading_since("only", killed)?;
+    ensure!(no.received >= killed.after(window), "it stopped before the window had passed");
+    ensure!(no.received < until(&flock)?, "it stopped at until, not when the window had passed");
+    figure("etcd killed to 503, reconnect window 1.5 s", format_args!("{:?}", no.received.since(killed)));
+    the_same_term_resumes(&mut etcd, flock, &lead).await
+}
+
+#[tokio::test]
+async fn when_etcd_dies_the_leader_stops_at_until_when_that_is_before_the_reconnect_windows_end() -> Result<()> {
+    let (mut etcd, flock, lead) = a_leader(&["--lease-ttl", "4s", "--reconnect-window", "60s"]).await?;
+    let killed = Moment::now();
+    etcd.kill();
+    let no = flock.not_leading_since("only", killed)?;
+    ensure!(no.received >= until(&flock)?, "it stopped before until, within the window");
+    ensure!(no.received < killed.after(Duration::from_secs(60)), "it stopped at the window's end");
+    figure("etcd killed to 503, until at most 3.2 s ahead", format_args!("{:?}", no.received.since(killed)));
+    the_same_term_resumes(&mut etcd, flock, &lead).await
+}
+
+#[tokio::test]
+async fn without_a_reconnect_window_the_leader_stops_the_instant_the_stream_ends() -> Result<()> {
+    let (mut etcd, flock, lead) = a_leader(&["--lease-ttl", "60s", "--reconnect-window", "0s"]).await?;
+    let killed = Moment::now();
+    etcd.kill();
+    let no = flock.not_leading_since("only", killed)?;
+    let ahead = until(&flock)?.since(no.received);
+    ensure!(ahead > Duration::from_secs(1), "until was {ahead:?} ahead: that may have stopped it");
+    figure("etcd killed to 503, reconnect window 0 s", format_args!("{:?}", no.received.since(killed)));
+    the_same_term_resumes(&mut etcd, flock, &lead).await
+}
+
+#[tokio::test]
+async fn a_restart_of_etcd_within_the_reconnect_window_goes_unnoticed() -> Result<()> {
+    let (mut etcd, mut flock, lead) = a_leader(&["--lease-ttl", "60s", "--reconnect-window", "30s"]).await?;
+    let killed = Moment::now();
+    etcd.kill();
+    etcd.restart().await?;
+    flock.wait_for_renewals("only", 1)?;
+    let answers = flock.poller("only")?.samples_since(killed);
+    let interrupted = answers.iter().find(|sample| sample.leading().is_none());
+    ensure!(interrupted.is_none(), "{interrupted:?}");
+    let last = flock.lead_of_one("only", Moment::now())?;
+    ensure!(last.term == lead.term);
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_etcd_is_frozen_the_leader_stops_by_until_and_somebody_leads_after_the_thaw() -> Result<()> {
+    let etcd = EtcdServer::start_with(quick()).await?;
+    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "2s"], &VALID_UNTIL_UNTIL]);
+    flock.join("one")?;
+    flock.join("two")?;
+    let old = flock.lead_of_one("one", Moment::now())?;
+    let frozen = Moment::now();
+    etcd.freeze()?;
+    let no = flock.not_leading_since("one", frozen)?;
+    ensure!(no.received < frozen.after(Duration::from_secs(2)).after(Duration::from_secs(1)));
+    wait_until(frozen.after(Duration::from_secs(4)));
+    let thawed = Moment::now();
+    etcd.thaw()?;
+    let new = flock.lead_since(thawed)?;
+    ensure!(new.term >= old.term);
+    flock.end()?;
+    Ok(())
+}

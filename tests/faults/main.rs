@@ -1,0 +1,15 @@
+//! The real binary against a real etcd, broken on purpose.
+//!
+//! Each story polls every sidecar from its start, every 4 ms or faster, and ends with a judgement of all that was
+//! answered: at no instant two leaders, no answer's promise broken, terms only growing. The figures go to stderr,
+//! past the test harness's capture.
+
+mod etcd_gone;
+mod flock;
+mod handover;
+mod members;
+mod network;
+mod operator;
+mod secured;
+mod store;
+mod thaw;

@@ -1,0 +1,89 @@
+//! Stores that are not the one they should be: two clusters in one list, an address that changed hands, a store
+//! that was wiped.
+
+use anyhow::{Result, ensure};
+use support::Moment;
+use support::etcd::EtcdServer;
+
+use crate::flock::{Flock, VALID_UNTIL_UNTIL, quick};
+use crate::network::proxy_to;
+
+#[tokio::test]
+async fn a_list_with_endpoints_of_two_clusters_is_told_loudly_and_elects_nobody() -> Result<()> {
+    let (one, other) = (EtcdServer::start_with(quick()).await?, EtcdServer::start_with(quick()).await?);
+    let begin = Moment::now();
+    let endpoints = vec![one.endpoint(), other.endpoint()];
+    let mut flock = Flock::new(endpoints.clone(), &[&["--lease-ttl", "2s"]]);
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        let options = flock.options(name);
+        flock.join_as(name, &options)?;
+    }
+    for name in names {
+        flock.wait_for_log(name, "names more than one cluster")?;
+        let status = flock.sidecar(name)?.status()?;
+        ensure!(status["leading"] == false, "{status}");
+        ensure!(status["not_leading"].as_str().is_some_and(|why| why.contains("more than one cluster")), "{status}");
+    }
+    flock.nobody_led_since(begin)?;
+    // A sidecar whose list is right is not hindered by them, so none of them holds the lock.
+    flock.join_through("right", &endpoints[..1])?;
+    let lead = flock.lead_since(begin)?;
+    ensure!(lead.name == "right");
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_that_comes_to_lead_to_another_cluster_is_refused_loudly() -> Result<()> {
+    let (mut ours, other) = (EtcdServer::start_with(quick()).await?, EtcdServer::start_with(quick()).await?);
+    let (proxy, through_proxy) = proxy_to(&ours)?;
+    let endpoints = [ours.endpoints(), through_proxy].concat();
+    let mut flock = Flock::new(endpoints, &[&["--lease-ttl", "3s"], &VALID_UNTIL_UNTIL]);
+    flock.join("only")?;
+    let lead = flock.lead_since(Moment::now())?;
+    proxy.retarget(other.client_address(0).parse()?);
+    let gone = Moment::now();
+    ours.kill();
+    flock.wait_for_log("only", "answers for another cluster")?;
+    let no = flock.not_leading_since("only", gone)?;
+    ensure!(other.get(crate::flock::LOCK_KEY).await?.is_none(), "it took the lock of another cluster");
+    ours.restart().await?;
+    let again = flock.lead_since(no.received)?;
+    ensure!(again.term >= lead.term, "{again:?}");
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_the_store_was_wiped_nobody_leads_until_restarted_with_a_higher_epoch() -> Result<()> {
+    let mut etcd = EtcdServer::start_with(quick()).await?;
+    // So that the wiped store's revisions stay below what was seen, whatever the sidecars write.
+    for _ in 0..100 {
+        etcd.put("/unrelated", "x", 0).await?;
+    }
+    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "2s"], &VALID_UNTIL_UNTIL]);
+    flock.join("one")?;
+    flock.join("two")?;
+    let old = flock.lead_of_one("one", Moment::now())?;
+    etcd.wipe().await?;
+    let wiped = Moment::now();
+    for name in ["one", "two"] {
+        let line = flock.wait_for_log(name, "revision went back")?;
+        ensure!(line.contains("--epoch 1"), "{line}");
+        let why = flock.sidecar(name)?.status()?["not_leading"].to_string();
+        ensure!(why.contains("--epoch"), "{why}");
+    }
+    flock.nobody_led_since(wiped)?;
+
+    // Restarted as they were they would lead, but not while one that knows better is asked to stand for all:
+    // the operator raises the epoch of each.
+    for name in ["one", "two"] {
+        flock.restart_with(name, &["--epoch", "1"])?;
+    }
+    let new = flock.next_term(&old)?;
+    ensure!(new.term.0 == 1, "{new:?}");
+    ensure!(new.term.1 < old.term.1, "the token alone would not have grown");
+    flock.end()?;
+    Ok(())
+}

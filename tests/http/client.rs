@@ -1,0 +1,123 @@
+//! An HTTP/1.1 client that shows exactly what came over the wire.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// Longer than any answer may take; a test that gets here has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// A connection that is kept alive.
+pub struct Client {
+    socket: Box<dyn Socket>,
+    received: Vec<u8>,
+}
+
+/// An answer as it came.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+}
+
+impl Client {
+    pub async fn tcp(address: SocketAddr) -> Result<Self> {
+        Ok(Self { socket: Box::new(TcpStream::connect(address).await?), received: Vec::new() })
+    }
+
+    pub async fn unix(path: &Path) -> Result<Self> {
+        Ok(Self { socket: Box::new(UnixStream::connect(path).await?), received: Vec::new() })
+    }
+
+    /// Sends a request with `Host: localhost` and no other header.
+    pub async fn ask(&mut self, method: &str, target: &str) -> Result<Answer> {
+        self.ask_with(method, target, &["Host: localhost"]).await
+    }
+
+    pub async fn ask_with(&mut self, method: &str, target: &str, headers: &[&str]) -> Result<Answer> {
+        self.send(request(method, target, headers).as_bytes()).await?;
+        self.answer(method == "HEAD").await
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        timeout(PATIENCE, self.socket.write_all(bytes)).await.context("sending took too long")??;
+        Ok(())
+    }
+
+    /// Reads one answer. That of a HEAD has no body whatever its Content-Length says.
+    pub async fn answer(&mut self, to_head: bool) -> Result<Answer> {
+        timeout(PATIENCE, self.read_answer(to_head)).await.context("no answer in time")?
+    }
+
+    async fn read_answer(&mut self, to_head: bool) -> Result<Answer> {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            ensure!(self.read_more().await? > 0, "closed after {:?}", String::from_utf8_lossy(&self.received));
+        };
+        let head = String::from_utf8(self.received.drain(..end).collect())?;
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status line")?.parse()?;
+        let mut headers = Vec::new();
+        for line in lines {
+            let Some((name, value)) = line.split_once(": ") else { bail!("not a header: {line}") };
+            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        let mut answer = Answer { status, headers, body: String::new() };
+        let length = if to_head { 0 } else { answer.header("content-length").unwrap_or("0").parse()? };
+        while self.received.len() < length {
+            ensure!(self.read_more().await? > 0, "closed in the middle of a body");
+        }
+        answer.body = String::from_utf8(self.received.drain(..length).collect())?;
+        Ok(answer)
+    }
+
+    async fn read_more(&mut self) -> Result<usize> {
+        Ok(self.socket.read_buf(&mut self.received).await?)
+    }
+
+    /// Whether anything has arrived that is not part of an answer read so far.
+    pub fn has_more(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// Waits until the other side closes, and returns what it sent before.
+    pub async fn until_closed(&mut self) -> Result<Vec<u8>> {
+        let reading = async {
+            // A reset closes too.
+            while self.read_more().await.unwrap_or(0) > 0 {}
+        };
+        timeout(PATIENCE, reading).await.context("the connection stays open")?;
+        Ok(std::mem::take(&mut self.received))
+    }
+}
+
+pub fn request(method: &str, target: &str, headers: &[&str]) -> String {
+    let mut text = format!("{method} {target} HTTP/1.1\r\n");
+    for header in headers {
+        text.push_str(header);
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    text
+}

@@ -1,0 +1,409 @@
+//! A TCP proxy that can be told, while connections are open, to delay, to fall silent or to cut.
+//!
+//! A userland proxy is not a network: it always accepts a connection (the kernel does) and acknowledges bytes that it
+//! then holds back. What it holds back comes through when the silence ends, as after a partition.
+
+use std::io;
+use std::net::{self, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::moment::Moment;
+
+/// The largest piece read at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// How many pieces wait in a delayed or silent direction; then the sender's kernel holds back, as on a real path.
+const CHUNKS_WAITING: usize = 64;
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From whoever connected to the proxy.
+    ToServer,
+    /// From the server behind it.
+    ToClient,
+}
+
+/// What happens to bytes going one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// They arrive at once.
+    Forward,
+    /// They arrive this much later.
+    Delay(Duration),
+    /// They do not arrive until the flow is another; nobody is told.
+    Silent,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Where new connections are forwarded to.
+    server: SocketAddr,
+    to_server: Flow,
+    to_client: Flow,
+    /// New connections are reset.
+    refusing: bool,
+    /// Connections accepted in an earlier generation are reset.
+    generation: u64,
+}
+
+impl State {
+    const fn flow(&self, direction: Direction) -> Flow {
+        match direction {
+            Direction::ToServer => self.to_server,
+            Direction::ToClient => self.to_client,
+        }
+    }
+}
+
+/// A running proxy. Dropping it ends its connections and frees its port.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    accepted: Arc<AtomicUsize>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Listens on a free loopback port and forwards to `server`.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start(server: SocketAddr) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Bound here, so that it also works for who is within a runtime of its own.
+        let listener = net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the proxy cannot listen")?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let listener = {
+            let _context = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let initial =
+            State { server, to_server: Flow::Forward, to_client: Flow::Forward, refusing: false, generation: 0 };
+        let (state, watched) = watch::channel(initial);
+        let (stop, stopped) = oneshot::channel();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&accepted);
+        let thread = thread::Builder::new()
+            .name(format!("proxy {address}"))
+            .spawn(move || runtime.block_on(serve(listener, &watched, &counter, stopped)))
+            .context("cannot start the proxy's thread")?;
+        Ok(Self { address, state, accepted, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many connections it has accepted, refused ones included.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Switches one direction, for open connections and for later ones.
+    pub fn set(&self, direction: Direction, flow: Flow) {
+        self.state.send_modify(|state| match direction {
+            Direction::ToServer => state.to_server = flow,
+            Direction::ToClient => state.to_client = flow,
+        });
+    }
+
+    /// Everything passes again: silence ends, new connections are taken.
+    pub fn heal(&self) {
+        self.state.send_modify(|state| {
+            (state.to_server, state.to_client, state.refusing) = (Flow::Forward, Flow::Forward, false);
+        });
+    }
+
+    /// Silence both ways; connections stay open.
+    pub fn black_hole(&self) {
+        self.set(Direction::ToServer, Flow::Silent);
+        self.set(Direction::ToClient, Flow::Silent);
+    }
+
+    /// Resets every open connection, and forwards new ones to another server: an address that has changed hands.
+    pub fn retarget(&self, server: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.generation += 1;
+            state.server = server;
+        });
+    }
+
+    /// Resets every open connection (RST). New ones are taken.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.generation += 1);
+    }
+
+    /// Resets every open connection, and new ones until [`heal`](Self::heal).
+    pub fn cut_and_refuse(&self) {
+        self.state.send_modify(|state| {
+            state.generation += 1;
+            state.refusing = true;
+        });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // The thread's own panic has been printed already.
+            thread.join().ok();
+        }
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    state: &watch::Receiver<State>,
+    accepted: &AtomicUsize,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            Some(_) = connections.join_next() => {}
+            incoming = listener.accept() => {
+                // An accept that fails (out of descriptors) is seen by the client as a connection that does not work.
+                let Ok((client, _)) = incoming else { continue };
+                accepted.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(connection(client, state.clone()));
+            }
+        }
+    }
+}
+
+/// One connection, until both sides have closed it, or it is cut. Errors end it: there is nobody to tell.
+async fn connection(mut client: TcpStream, mut state: watch::Receiver<State>) -> io::Result<()> {
+    let now = *state.borrow_and_update();
+    if now.refusing {
+        return client.set_zero_linger();
+    }
+    let mut upstream = TcpStream::connect(now.server).await?;
+    client.set_nodelay(true)?;
+    upstream.set_nodelay(true)?;
+    {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = upstream.split();
+        let cut = state.clone();
+        tokio::select! {
+            () = until_cut(cut, now.generation) => {}
+            // An error of one side (a reset, say) is passed on as a reset of the other.
+            result = async { tokio::try_join!(
+                pump(from_client, to_server, Direction::ToServer, state.clone()),
+                pump(from_server, to_client, Direction::ToClient, state.clone()),
+            ) } => if result.is_ok() {
+                return Ok(());
+            }
+        }
+    }
+    // With this the close that follows is a reset.
+    client.set_zero_linger()?;
+    upstream.set_zero_linger()
+}
+
+async fn until_cut(mut state: watch::Receiver<State>, generation: u64) {
+    // Fails when the proxy is dropped, which is a cut as well.
+    state.wait_for(|later| later.generation != generation).await.ok();
+}
+
+/// Moves bytes one way until the sender closes, and passes the close on.
+async fn pump(
+    from: ReadHalf<'_>,
+    to: WriteHalf<'_>,
+    direction: Direction,
+    state: watch::Receiver<State>,
+) -> io::Result<()> {
+    let (arrived, waiting) = mpsc::channel(CHUNKS_WAITING);
+    tokio::try_join!(read_all(from, arrived), deliver(waiting, to, direction, state))?;
+    Ok(())
+}
+
+async fn read_all(mut from: ReadHalf<'_>, arrived: mpsc::Sender<(Moment, Vec<u8>)>) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        // A failure to hand it on: the other side is gone, and its own error is on the way.
+        if length == 0 || arrived.send((Moment::now(), buffer[..length].to_vec())).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn deliver(
+    mut waiting: mpsc::Receiver<(Moment, Vec<u8>)>,
+    mut to: WriteHalf<'_>,
+    direction: Direction,
+    mut state: watch::Receiver<State>,
+) -> io::Result<()> {
+    while let Some((arrived, chunk)) = waiting.recv().await {
+        pass(arrived, direction, &mut state).await;
+        to.write_all(&chunk).await?;
+    }
+    pass(Moment::now(), direction, &mut state).await;
+    to.shutdown().await
+}
+
+/// Waits until something that arrived at this moment may pass.
+async fn pass(arrived: Moment, direction: Direction, state: &mut watch::Receiver<State>) {
+    loop {
+        let flow = state.borrow_and_update().flow(direction);
+        let left = match flow {
+            Flow::Forward => return,
+            Flow::Delay(by) => arrived.after(by).remaining(),
+            Flow::Silent => Duration::MAX,
+        };
+        if left.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            // Without a sender the proxy is being dropped, and this task with it.
+            changed = state.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    /// Long enough for a loaded machine; only failing tests take it.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// How long nothing may come through a silent direction. A shorter time could only make the test pass wrongly.
+    const SILENCE: Duration = Duration::from_millis(100);
+
+    /// A server that sends back what it gets, on as many connections as come.
+    fn echo() -> SocketAddr {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = |mut stream: net::TcpStream| {
+            let mut buffer = [0; 1024];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&buffer[..length]).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new()
+            .spawn(move || {
+                for stream in listener.incoming() {
+                    let stream = stream.unwrap();
+                    thread::Builder::new().spawn(move || serve(stream)).unwrap();
+                }
+            })
+            .unwrap();
+        address
+    }
+
+    fn connect(proxy: &Proxy) -> net::TcpStream {
+        let stream = net::TcpStream::connect(proxy.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn round_trip(stream: &mut net::TcpStream, text: &str) -> io::Result<String> {
+        stream.write_all(text.as_bytes())?;
+        receive(stream, text.len())
+    }
+
+    fn receive(stream: &mut net::TcpStream, length: usize) -> io::Result<String> {
+        let mut back = vec![0; length];
+        stream.read_exact(&mut back)?;
+        Ok(String::from_utf8(back).unwrap())
+    }
+
+    #[test]
+    fn bytes_pass_both_ways_and_so_does_a_close() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let mut stream = connect(&proxy);
+        assert_eq!(round_trip(&mut stream, "hello").unwrap(), "hello");
+        stream.shutdown(net::Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+        assert_eq!(proxy.accepted(), 1);
+    }
+
+    #[test]
+    fn silence_holds_back_either_way_and_delivers_when_it_ends() {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let proxy = Proxy::start(echo()).unwrap();
+            let mut stream = connect(&proxy);
+            assert_eq!(round_trip(&mut stream, "before").unwrap(), "before");
+            proxy.set(direction, Flow::Silent);
+            stream.set_read_timeout(Some(SILENCE)).unwrap();
+            let error = round_trip(&mut stream, "during").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{direction:?}");
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            proxy.heal();
+            assert_eq!(receive(&mut stream, 6).unwrap(), "during");
+        }
+    }
+
+    #[test]
+    fn a_black_hole_says_nothing_to_new_connections_either() {
+        let proxy = Proxy::start(echo()).unwrap();
+        proxy.black_hole();
+        let mut stream = connect(&proxy);
+        stream.set_read_timeout(Some(SILENCE)).unwrap();
+        assert_eq!(round_trip(&mut stream, "x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_cut_resets_open_connections_and_takes_new_ones() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let mut stream = connect(&proxy);
+        round_trip(&mut stream, "x").unwrap();
+        proxy.cut();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(round_trip(&mut connect(&proxy), "again").unwrap(), "again");
+    }
+
+    #[test]
+    fn refusing_resets_new_connections_until_healed() {
+        let proxy = Proxy::start(echo()).unwrap();
+        proxy.cut_and_refuse();
+        assert!(round_trip(&mut connect(&proxy), "x").is_err());
+        proxy.heal();
+        assert_eq!(round_trip(&mut connect(&proxy), "again").unwrap(), "again");
+    }
+
+    #[test]
+    fn a_delay_delays_each_way() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let by = Duration::from_millis(50);
+        proxy.set(Direction::ToServer, Flow::Delay(by));
+        proxy.set(Direction::ToClient, Flow::Delay(by));
+        let begin = Moment::now();
+        round_trip(&mut connect(&proxy), "x").unwrap();
+        assert!(Moment::now().since(begin) >= 2 * by);
+    }
+
+    #[test]
+    fn a_dropped_proxy_ends_its_connections_and_frees_its_port() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let address = proxy.address();
+        let mut stream = connect(&proxy);
+        round_trip(&mut stream, "x").unwrap();
+        drop(proxy);
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
+        assert_eq!(net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
