@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::GetRandomFailed;
 use rustls::crypto::ring::default_provider;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -92,7 +93,7 @@ impl Driver {
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
         let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
-        let addresses: Vec<String> = local_api.local_addrs().iter().map(ToString::to_string).collect();
+        let addresses = local_api.addresses();
         info!(
             election = %format!("{}/{}", config.election.namespace, config.election.name),
             identity = %config.election.identity,
@@ -216,7 +217,7 @@ enum Progress {
 
 fn settings(config: &Config) -> Result<Settings, DriverError> {
     let mut seed = [0; 8];
-    default_provider().secure_random.fill(&mut seed).map_err(|_| DriverError::NoRandomness)?;
+    default_provider().secure_random.fill(&mut seed).map_err(|GetRandomFailed| DriverError::NoRandomness)?;
     Ok(Settings {
         identity: config.election.identity.clone(),
         epoch: config.election.epoch,

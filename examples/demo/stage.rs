@@ -221,7 +221,8 @@ impl Stage {
     }
 
     pub(crate) fn kill_etcd(&mut self) -> Result<()> {
-        self.etcd.kill()
+        self.etcd.kill();
+        Ok(())
     }
 
     /// Starts etcd again with its data, and waits until it answers.

@@ -7,7 +7,6 @@
 use clap::Args;
 
 /// All flags of `bellwether run`.
-#[expect(missing_docs, reason = "the groups say what they are, and a comment here would be shown as help")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
     /// Which lock.

@@ -71,6 +71,12 @@ impl Bound {
         self.listeners.iter().filter_map(Listener::local_addr).collect()
     }
 
+    /// Every address, as the user writes it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(ToString::to_string).collect()
+    }
+
     /// Other limits than the usual.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {

@@ -81,6 +81,10 @@ impl Candidate {
             Goal::Stop => {
                 let deadline = now.boot.after(self.attempt_timeout() * RELEASE_ATTEMPTS);
                 self.state.step_to(Step::Releasing { deadline });
+                if let LeaseState::Granting(_) = self.lease {
+                    // Nothing hangs on it yet; should it come to be, it expires by itself.
+                    self.drop_lease();
+                }
                 self.revoke_lease(now);
                 if matches!(self.lease, LeaseState::None) {
                     self.finish_release(now, goal, true);

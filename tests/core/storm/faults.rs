@@ -63,8 +63,9 @@ impl World {
 
     /// A congested network, and then none: what was renewed last was renewed slowly.
     fn fade(&mut self) {
-        let slow = nanos(self.timings.lease_ttl());
-        let lasts = self.some_time();
+        let ttl = self.timings.lease_ttl();
+        let slow = nanos(ttl / 2);
+        let lasts = self.dice.between(ttl, ttl * 2);
         self.note("the network fades");
         for node in 0..CANDIDATES {
             if self.nodes[node].answers_200(self.now) {
