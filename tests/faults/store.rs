@@ -1,8 +1,8 @@
 //! Stores that are not the one they should be: two clusters in one list, an address that changed hands, a store
 //! that was wiped.
 
-use anyhow::{Result, ensure};
-use etcd_client::{AlarmAction, AlarmType};
+use anyhow::{Context as _, Result, ensure};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use support::Moment;
 use support::etcd::{EtcdOptions, EtcdServer};
 
@@ -105,7 +105,10 @@ async fn when_etcd_is_out_of_space_the_leader_stays_and_the_next_one_leads_once_
     let mut operator = etcd.any_client().await?;
     etcd.compact(etcd.revision().await?).await?;
     operator.defragment().await?;
-    operator.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await?;
+    let member = operator.status().await?.header().context("an answer without a header")?.member_id();
+    let mut of_member = AlarmOptions::new();
+    of_member.with_member(member);
+    operator.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of_member)).await?;
     let next = flock.next_term(&lead)?;
     ensure!(next.name == "standby");
     flock.end()?;
