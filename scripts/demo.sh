@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Without the sabotage feature of the tests: what is shown is what is released.
-cargo build --locked --quiet --bin bellwether --example demo
+cargo build --locked --bin bellwether --example demo
 exec target/debug/examples/demo "$@"

@@ -23,7 +23,8 @@ check "clippy, with the switches tests use" \
 # Only for the product, not for its tests. The reasons stand in Cargo.toml.
 check "clippy, as released, with the rules for the product" \
   cargo clippy --lib --bins --locked --quiet -- -D warnings \
-  -D clippy::disallowed_methods -D clippy::wildcard_enum_match_arm -D clippy::unchecked_time_subtraction
+  -D clippy::disallowed_methods -D clippy::wildcard_enum_match_arm -D clippy::unchecked_time_subtraction \
+  -D clippy::print_stdout -D clippy::print_stderr
 # Advisories are looked up in a database on the network: not part of lint, `cargo deny check advisories` does it.
 check "licences, sources and banned crates" cargo-deny --log-level warn --locked check bans licenses sources
 check "the core is pure" scripts/check-core-is-pure.sh

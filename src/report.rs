@@ -249,6 +249,7 @@ impl Reporter {
 
 fn transition(from: PublicState, to: PublicState, reason: Reason, term: Option<Term>) {
     let (from, reason) = (from.as_str(), reason.as_str());
+    let held = term.is_some();
     let term = term.map(tracing::field::display);
     match to {
         PublicState::Starting => info!(from, to = to.as_str(), reason, term, "starting: registers in etcd next"),
@@ -271,13 +272,16 @@ fn transition(from: PublicState, to: PublicState, reason: Reason, term: Option<T
             term,
             "in jeopardy: /leader answers 503; the same term goes on if a renewal is confirmed before etcd expires the lease"
         ),
-        PublicState::StandingDown => info!(
+        PublicState::StandingDown if held => info!(
             from,
             to = to.as_str(),
             reason,
             term,
             "standing down: /leader answers 503; the lock is let go of when the answers given out have expired"
         ),
+        PublicState::StandingDown => {
+            info!(from, to = to.as_str(), reason, "standing down: leaves the election, in which it held no lock");
+        }
         PublicState::Stopped => info!(from, to = to.as_str(), reason, term, "stopped"),
     }
 }

@@ -148,3 +148,186 @@ impl Ask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::election::event::CallErrorKind;
+    use crate::election::ids::LeaseId;
+    use crate::election::instant::WallTime;
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    const HEDGE: Duration = Duration::from_millis(500);
+
+    struct Stage {
+        asks: Asks,
+        endpoints: Endpoints,
+        random: Random,
+        effects: VecDeque<Effect>,
+        next_id: u64,
+        now: u64,
+    }
+
+    impl Stage {
+        fn new(endpoints: usize) -> Self {
+            let mut random = Random::from_seed(1);
+            let endpoints = Endpoints::new(endpoints, &mut random);
+            Self { asks: Asks::default(), endpoints, random, effects: VecDeque::new(), next_id: 0, now: 0 }
+        }
+
+        fn now(&self) -> Reading {
+            Reading { boot: Instant::from_nanos(self.now), wall: WallTime::from_unix_nanos(0) }
+        }
+
+        fn pass(&mut self, duration: Duration) {
+            self.now += u64::try_from(duration.as_nanos()).expect("a test's time");
+        }
+
+        fn with_sender(&mut self, act: impl FnOnce(&mut Asks, &mut Sender<'_>)) {
+            let now = self.now();
+            let mut sender = Sender {
+                now,
+                floor: Revision(5),
+                attempt_timeout: TIMEOUT,
+                hedge_delay: HEDGE,
+                endpoints: &self.endpoints,
+                next_id: &mut self.next_id,
+                effects: &mut self.effects,
+            };
+            act(&mut self.asks, &mut sender);
+        }
+
+        fn ask(&mut self, call: Call) {
+            self.with_sender(|asks, sender| asks.ask(sender, call));
+        }
+
+        fn send_due(&mut self) -> usize {
+            let before = self.effects.len();
+            self.with_sender(Asks::send_due);
+            self.effects.len() - before
+        }
+
+        fn sent(&self) -> Vec<(OpId, EndpointId)> {
+            let request = |effect: &Effect| {
+                if let Effect::Request(request) = effect { Some((request.id, request.endpoint)) } else { None }
+            };
+            self.effects.iter().filter_map(request).collect()
+        }
+    }
+
+    fn revoke(lease: i64) -> Call {
+        Call::Revoke { lease: LeaseId(lease) }
+    }
+
+    #[test]
+    fn the_same_question_is_asked_once() {
+        let mut stage = Stage::new(1);
+        stage.ask(revoke(1));
+        stage.ask(revoke(1));
+        assert_eq!(stage.sent().len(), 1);
+        assert!(stage.asks.is_asking(Operation::Revoke) && !stage.asks.is_asking(Operation::Grant));
+    }
+
+    #[test]
+    fn another_question_of_its_kind_replaces_the_first_whose_answer_is_then_nobodys() {
+        let mut stage = Stage::new(1);
+        stage.ask(revoke(1));
+        stage.ask(revoke(2));
+        let sent = stage.sent();
+        assert!(stage.asks.answered(sent[0].0).is_none());
+        let (call, how) = stage.asks.answered(sent[1].0).expect("asked");
+        assert_eq!((call, how.floor, how.id), (revoke(2), Revision(5), sent[1].0));
+        assert!(stage.asks.answered(sent[1].0).is_none(), "once");
+    }
+
+    #[test]
+    fn one_hedge_goes_to_another_endpoint_and_no_more() {
+        let mut stage = Stage::new(3);
+        stage.ask(revoke(1));
+        stage.pass(HEDGE - Duration::from_nanos(1));
+        assert_eq!(stage.send_due(), 0);
+        stage.pass(Duration::from_nanos(1));
+        assert_eq!(stage.send_due(), 1);
+        let sent = stage.sent();
+        assert_ne!(sent[0].1, sent[1].1);
+        stage.pass(HEDGE * 2);
+        assert_eq!(stage.send_due(), 0);
+        assert!(stage.asks.answered(sent[0].0).is_some());
+        assert!(stage.asks.answered(sent[1].0).is_none(), "the first answer settles it");
+    }
+
+    #[test]
+    fn who_is_alone_is_not_hedged_and_does_not_spin() {
+        let mut stage = Stage::new(1);
+        stage.ask(revoke(1));
+        stage.pass(HEDGE);
+        assert_eq!(stage.send_due(), 0);
+        assert_eq!(stage.asks.deadline(TIMEOUT), Some(Instant::from_nanos(0).after(TIMEOUT)));
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_after_a_wait_that_grows_to_half_a_second() {
+        let mut stage = Stage::new(1);
+        stage.ask(revoke(1));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let (id, _) = *stage.sent().last().expect("sent");
+            let now = stage.now();
+            let failed = stage.asks.failed(now, &mut stage.random, id);
+            assert_eq!(failed, Some((EndpointId(0), Operation::Revoke)));
+            let again = stage.asks.deadline(TIMEOUT).expect("it will be asked again");
+            let wait = again.since(stage.now().boot);
+            waits.push(wait);
+            stage.pass(wait);
+            assert_eq!(stage.send_due(), 1);
+        }
+        assert!(waits[0] >= Duration::from_millis(25) && waits[0] <= Duration::from_millis(50), "{waits:?}");
+        assert!(waits[7] >= Duration::from_millis(250) && waits[7] <= Duration::from_millis(500), "{waits:?}");
+    }
+
+    #[test]
+    fn the_failure_of_one_of_two_leaves_the_other() {
+        let mut stage = Stage::new(2);
+        stage.ask(revoke(1));
+        stage.pass(HEDGE);
+        stage.send_due();
+        let sent = stage.sent();
+        let now = stage.now();
+        stage.asks.failed(now, &mut stage.random, sent[0].0);
+        assert_eq!(stage.send_due(), 0);
+        assert!(stage.asks.answered(sent[1].0).is_some());
+    }
+
+    #[test]
+    fn a_request_is_overdue_from_its_timeout_on() {
+        let mut stage = Stage::new(1);
+        stage.ask(revoke(1));
+        let just_before = Instant::from_nanos(0).after(TIMEOUT - Duration::from_nanos(1));
+        assert!(stage.asks.overdue(just_before, TIMEOUT).is_empty());
+        assert_eq!(stage.asks.overdue(Instant::from_nanos(0).after(TIMEOUT), TIMEOUT), [stage.sent()[0].0]);
+    }
+
+    #[test]
+    fn with_nobody_to_ask_it_looks_again_after_an_attempts_time() {
+        let mut stage = Stage::new(1);
+        stage.endpoints.answered(EndpointId(0), crate::election::ids::ClusterId(1));
+        stage.endpoints.answered(EndpointId(0), crate::election::ids::ClusterId(2));
+        stage.endpoints.failed(EndpointId(0), Operation::Probe, CallErrorKind::Other);
+        stage.ask(revoke(1));
+        assert!(stage.sent().is_empty());
+        assert_eq!(stage.asks.deadline(TIMEOUT), Some(Instant::from_nanos(0).after(TIMEOUT)));
+    }
+
+    #[test]
+    fn what_was_given_up_is_waited_for_no_more() {
+        let mut stage = Stage::new(1);
+        stage.ask(revoke(1));
+        stage.ask(Call::Confirm);
+        stage.asks.give_up(Operation::Revoke);
+        assert!(!stage.asks.is_asking(Operation::Revoke) && stage.asks.is_asking(Operation::Confirm));
+        stage.asks.give_up_all();
+        assert_eq!(stage.asks.deadline(TIMEOUT), None);
+    }
+}

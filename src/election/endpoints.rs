@@ -101,3 +101,87 @@ impl Endpoints {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: ClusterId = ClusterId(7);
+    const THEIRS: ClusterId = ClusterId(13);
+
+    fn three(preferred: usize) -> Endpoints {
+        let mut endpoints = Endpoints::new(3, &mut Random::from_seed(1));
+        endpoints.prefer(EndpointId(preferred));
+        endpoints
+    }
+
+    fn fail(endpoints: &mut Endpoints, id: usize) {
+        endpoints.failed(EndpointId(id), Operation::KeepAlive, CallErrorKind::Unavailable);
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one endpoint")]
+    fn there_is_at_least_one() {
+        let _ = Endpoints::new(0, &mut Random::from_seed(1));
+    }
+
+    #[test]
+    fn candidates_spread_over_the_endpoints() {
+        let first = |seed| Endpoints::new(3, &mut Random::from_seed(seed)).preferred();
+        for wanted in 0..3 {
+            assert!((0..50).any(|seed| first(seed) == Some(EndpointId(wanted))));
+        }
+    }
+
+    #[test]
+    fn after_a_failure_another_one_is_preferred_and_a_failing_one_comes_last() {
+        let mut endpoints = three(0);
+        fail(&mut endpoints, 1);
+        assert_eq!(endpoints.preferred(), Some(EndpointId(0)), "its own failure only");
+        assert_eq!(endpoints.other_than(EndpointId(0)), Some(EndpointId(2)), "not the failing one");
+        fail(&mut endpoints, 0);
+        assert_eq!(endpoints.preferred(), Some(EndpointId(2)));
+        fail(&mut endpoints, 2);
+        assert!(endpoints.preferred().is_some(), "when all fail each is tried in turn");
+        assert_ne!(endpoints.preferred(), Some(EndpointId(2)));
+    }
+
+    #[test]
+    fn one_endpoint_has_no_other() {
+        let mut alone = Endpoints::new(1, &mut Random::from_seed(1));
+        fail(&mut alone, 0);
+        assert_eq!(alone.other_than(EndpointId(0)), None);
+        assert_eq!(alone.preferred(), Some(EndpointId(0)));
+    }
+
+    #[test]
+    fn the_first_answer_pins_the_cluster_and_strangers_are_refused_for_good() {
+        let mut endpoints = three(1);
+        assert!(matches!(endpoints.answered(EndpointId(0), OURS), Membership::Ours));
+        assert!(matches!(endpoints.answered(EndpointId(1), THEIRS), Membership::Foreign { pinned: OURS }));
+        assert!(endpoints.is_refused(EndpointId(1)));
+        assert_eq!(endpoints.preferred(), Some(EndpointId(2)));
+        fail(&mut endpoints, 1);
+        assert!(endpoints.is_refused(EndpointId(1)), "a failure does not bring it back");
+        for other in [0, 2] {
+            assert_ne!(endpoints.other_than(EndpointId(other)), Some(EndpointId(1)));
+        }
+    }
+
+    #[test]
+    fn with_every_endpoint_refused_there_is_nobody_to_ask() {
+        let mut endpoints = Endpoints::new(2, &mut Random::from_seed(1));
+        endpoints.answered(EndpointId(0), OURS);
+        endpoints.answered(EndpointId(0), THEIRS);
+        endpoints.answered(EndpointId(1), THEIRS);
+        assert_eq!(endpoints.preferred(), None);
+    }
+
+    #[test]
+    fn a_version_is_news_once() {
+        let mut endpoints = three(0);
+        assert!(endpoints.set_version(EndpointId(0), "3.5.13"));
+        assert!(!endpoints.set_version(EndpointId(0), "3.5.13"));
+        assert!(endpoints.set_version(EndpointId(0), "3.5.28"), "after an upgrade");
+    }
+}

@@ -137,3 +137,73 @@ const fn nanos_of(duration: Duration) -> u64 {
     let whole = duration.as_secs().saturating_mul(1_000_000_000);
     whole.saturating_add(duration.subsec_nanos() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NANO: Duration = Duration::from_nanos(1);
+    const TTL: Duration = Duration::from_secs(15);
+    const MARGIN: Duration = Duration::from_secs(3);
+
+    fn reading(boot: u64, wall: i64) -> Reading {
+        Reading { boot: Instant::from_nanos(boot), wall: WallTime::from_unix_nanos(wall) }
+    }
+
+    fn until() -> Until {
+        Until::of_renewal(reading(1_000_000_000, 5_000_000_000), TTL, MARGIN)
+    }
+
+    /// The reading so long after the renewal was sent, with the wall clock so far ahead.
+    fn later(by: Duration, wall_ahead: i64) -> Reading {
+        let by = i64::try_from(by.as_nanos()).expect("a test's time");
+        reading(1_000_000_000 + by.cast_unsigned(), 5_000_000_000 + by + wall_ahead)
+    }
+
+    #[test]
+    fn until_is_sent_plus_ttl_minus_margin_to_the_nanosecond() {
+        assert_eq!(until().boot(), Instant::from_nanos(13_000_000_000));
+        assert!(!until().passed(later(TTL - MARGIN - NANO, 0)));
+        assert!(until().passed(later(TTL - MARGIN, 0)));
+        assert_eq!(until().remaining(later(TTL - MARGIN - NANO, 0)), NANO);
+        assert_eq!(until().remaining(later(TTL, 0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wall_clock_ahead_by_the_margin_is_allowed_for_and_by_more_is_not() {
+        let margin = i64::try_from(MARGIN.as_nanos()).expect("3 s");
+        assert!(!until().passed(later(Duration::ZERO, margin)));
+        assert!(until().passed(later(Duration::ZERO, margin + 1)));
+        assert_eq!(until().remaining(later(Duration::ZERO, margin + 1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_changes_nothing() {
+        assert!(!until().passed(later(Duration::ZERO, i64::MIN / 2)));
+        assert!(until().passed(later(TTL, i64::MIN / 2)));
+    }
+
+    #[test]
+    fn a_ttl_shorter_than_the_margin_has_passed_from_the_start() {
+        let sent = reading(10_000_000_000, 0);
+        assert!(Until::of_renewal(sent, Duration::from_secs(2), MARGIN).passed(sent));
+        let at_boot = reading(0, 0);
+        assert!(Until::of_renewal(at_boot, Duration::from_secs(2), MARGIN).passed(at_boot), "before boot is at boot");
+    }
+
+    #[test]
+    fn a_bound_only_ever_shortens() {
+        let earlier = Instant::from_nanos(2_000_000_000);
+        assert_eq!(until().at_most(earlier).boot(), earlier);
+        assert_eq!(until().at_most(Instant::from_nanos(u64::MAX)).boot(), until().boot());
+    }
+
+    #[test]
+    fn instants_stay_at_the_ends_of_time() {
+        let end = Instant::from_nanos(u64::MAX);
+        assert_eq!(end.after(NANO), end);
+        assert_eq!(Instant::from_nanos(0).before(NANO), Instant::from_nanos(0));
+        assert_eq!(Instant::from_nanos(1).after(Duration::MAX), end);
+        assert_eq!(Instant::from_nanos(1).since(Instant::from_nanos(2)), Duration::ZERO);
+    }
+}

@@ -103,9 +103,10 @@ impl Lease {
         }
     }
 
-    /// Moves `until` forward; never back, whatever order answers arrive in.
+    /// Moves `until` forward; never back, whatever order answers arrive in. The later of two that are the
+    /// same replaces the other: it knows the newer wall time.
     pub(super) fn extend(&mut self, until: Until) {
-        if self.until.is_none_or(|old| until.boot() > old.boot()) {
+        if self.until.is_none_or(|old| until.boot() >= old.boot()) {
             self.until = Some(until);
         }
     }
@@ -169,5 +170,105 @@ impl Lease {
         let overdue = self.attempts.iter().map(|attempt| attempt.sent.boot.after(attempt_timeout));
         let start = if self.attempts.is_empty() { Some(self.renew_at) } else { self.hedge_at };
         overdue.chain(start).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::instant::WallTime;
+
+    const MARGIN: Duration = Duration::from_secs(3);
+    const TIMEOUT: Duration = Duration::from_secs(2);
+
+    fn reading(seconds: u64) -> Reading {
+        let nanos = seconds * 1_000_000_000;
+        let wall = WallTime::from_unix_nanos(i64::try_from(nanos).expect("a test's time"));
+        Reading { boot: Instant::from_nanos(nanos), wall }
+    }
+
+    fn kept(sent: u64) -> Kept {
+        let arrived = reading(sent + 1).boot;
+        Kept { sent: reading(sent), arrived, ttl: Duration::from_secs(15), raft_term: RaftTerm(2) }
+    }
+
+    fn lease() -> Lease {
+        Lease::granted(LeaseId(1), reading(100).boot)
+    }
+
+    fn attempt(stream: u64, sent: u64, stage: Stage) -> Attempt {
+        Attempt { stream: Stream { id: StreamId(stream), endpoint: EndpointId(0) }, sent: reading(sent), stage }
+    }
+
+    #[test]
+    fn until_only_moves_forward() {
+        let mut lease = lease();
+        assert_eq!(lease.right(), None, "a new lease starts without");
+        lease.extend(kept(120).until(MARGIN));
+        lease.extend(kept(110).until(MARGIN));
+        assert_eq!(lease.right(), Some(kept(120).until(MARGIN)));
+        lease.extend(kept(121).until(MARGIN));
+        assert_eq!(lease.right(), Some(kept(121).until(MARGIN)));
+    }
+
+    #[test]
+    fn the_right_is_cut_by_the_reconnect_window_and_never_prolonged() {
+        let mut lease = lease();
+        lease.extend(kept(120).until(MARGIN));
+        lease.reconnect_by = Some(reading(125).boot);
+        assert_eq!(lease.right().map(|right| right.boot()), Some(reading(125).boot));
+        lease.reconnect_by = Some(reading(500).boot);
+        assert_eq!(lease.right(), Some(kept(120).until(MARGIN)));
+    }
+
+    #[test]
+    fn the_last_keep_alive_is_the_last_sent_whatever_order_answers_come_in() {
+        let mut lease = lease();
+        lease.keep(kept(120));
+        lease.keep(kept(110));
+        assert_eq!(lease.kept.map(|kept| kept.sent), Some(reading(120)));
+    }
+
+    #[test]
+    fn an_attempt_is_overdue_from_its_timeout_on() {
+        let mut lease = lease();
+        lease.attempts.push(attempt(1, 100, Stage::KeepAlive));
+        lease.attempts.push(attempt(2, 101, Stage::KeepAlive));
+        let just_before = Instant::from_nanos(reading(102).boot.nanos() - 1);
+        assert_eq!(lease.take_overdue(just_before, TIMEOUT).len(), 0);
+        let overdue = lease.take_overdue(reading(102).boot, TIMEOUT);
+        assert_eq!(overdue.iter().map(|attempt| attempt.stream.id).collect::<Vec<_>>(), [StreamId(1)]);
+        assert_eq!(lease.attempts.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_is_matched_to_the_stream_and_the_stage_it_belongs_to() {
+        let mut lease = lease();
+        let confirm = Stage::Confirm { id: OpId(9), kept: kept(100), floor: Revision(5) };
+        lease.attempts.push(attempt(1, 100, confirm));
+        assert!(lease.take_awaiting_keep_alive(StreamId(1)).is_none(), "its keep-alive has been answered");
+        assert!(lease.take_awaiting_confirm(OpId(8)).is_none());
+        let (taken, _, floor) = lease.take_awaiting_confirm(OpId(9)).expect("it waits for this");
+        assert_eq!((taken.stream.id, floor), (StreamId(1), Revision(5)));
+        assert!(lease.attempts.is_empty());
+    }
+
+    #[test]
+    fn the_next_deadline_is_the_renewal_or_the_end_of_an_attempt_or_its_hedge() {
+        let mut lease = lease();
+        assert_eq!(lease.deadline(TIMEOUT), Some(reading(100).boot));
+        lease.attempts.push(attempt(1, 100, Stage::KeepAlive));
+        assert_eq!(lease.deadline(TIMEOUT), Some(reading(102).boot), "no renewal while one is under way");
+        lease.hedge_at = Some(reading(101).boot);
+        assert_eq!(lease.deadline(TIMEOUT), Some(reading(101).boot));
+    }
+
+    #[test]
+    fn streams_are_listed_once() {
+        let mut lease = lease();
+        lease.stream = Some(attempt(1, 0, Stage::KeepAlive).stream);
+        lease.attempts.push(attempt(1, 100, Stage::KeepAlive));
+        lease.attempts.push(attempt(2, 100, Stage::KeepAlive));
+        assert_eq!(lease.streams().iter().map(|stream| stream.id).collect::<Vec<_>>(), [StreamId(1), StreamId(2)]);
     }
 }

@@ -148,3 +148,136 @@ impl State {
 fn illegal(from: PublicState, to: PublicState) -> ! {
     panic!("illegal transition: {} → {}", from.as_str(), to.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::ids::{Epoch, Revision};
+
+    const TERM: Term = Term { epoch: Epoch(0), token: Revision(7) };
+    const STAND_BY: Goal = Goal::StandBy { cooldown: Duration::from_secs(30) };
+
+    fn settling() -> Step {
+        Step::Settling { id: OpId(1), deadline: Instant::from_nanos(9) }
+    }
+
+    fn down(goal: Goal) -> State {
+        State::StandingDown(StandingDown { goal, step: settling(), term: Some(TERM) })
+    }
+
+    fn every_state() -> [State; 7] {
+        [
+            State::Starting,
+            State::Standby,
+            State::Leading { term: TERM },
+            State::Jeopardy { term: TERM },
+            down(Goal::Stop),
+            down(STAND_BY),
+            State::Stopped,
+        ]
+    }
+
+    /// Tries the transition from every state: `legal` are those it must be possible from, and everywhere else it
+    /// must panic with both states named.
+    fn check(to: PublicState, legal: &[State], transition: impl Fn(&mut State) + std::panic::RefUnwindSafe) {
+        for from in every_state() {
+            let result = std::panic::catch_unwind(|| {
+                let mut state = from.clone();
+                transition(&mut state);
+                state
+            });
+            match result {
+                Ok(state) => {
+                    assert!(legal.contains(&from), "{from:?} → {to:?} is illegal and went through");
+                    assert_eq!(state.public(), to);
+                }
+                Err(panic) => {
+                    let words = panic.downcast_ref::<String>().expect("a panic with words");
+                    assert!(!legal.contains(&from), "{from:?} → {to:?} is legal: {words}");
+                    let expected = format!("illegal transition: {} → {}", from.public().as_str(), to.as_str());
+                    assert_eq!(*words, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_who_starts_registers() {
+        check(PublicState::Standby, &[State::Starting], State::register);
+    }
+
+    #[test]
+    fn only_a_standby_comes_to_lead() {
+        check(PublicState::Leading, &[State::Standby], |state| state.lead(TERM));
+    }
+
+    #[test]
+    fn only_a_leader_falls_into_jeopardy() {
+        check(PublicState::Jeopardy, &[State::Leading { term: TERM }], State::fall_into_jeopardy);
+    }
+
+    #[test]
+    fn only_jeopardy_resumes() {
+        check(PublicState::Leading, &[State::Jeopardy { term: TERM }], State::resume);
+    }
+
+    #[test]
+    fn only_who_held_the_lock_loses_it() {
+        check(PublicState::Standby, &[State::Leading { term: TERM }, State::Jeopardy { term: TERM }], State::lose);
+    }
+
+    #[test]
+    fn everyone_stops_once() {
+        let legal = [
+            State::Starting,
+            State::Standby,
+            State::Leading { term: TERM },
+            State::Jeopardy { term: TERM },
+            down(STAND_BY),
+        ];
+        check(PublicState::StandingDown, &legal, |state| state.stand_down(Goal::Stop, settling()));
+    }
+
+    #[test]
+    fn only_a_leader_resigns() {
+        let legal = [State::Leading { term: TERM }];
+        check(PublicState::StandingDown, &legal, |state| state.stand_down(STAND_BY, settling()));
+    }
+
+    #[test]
+    fn only_who_stands_down_goes_a_step_further() {
+        let legal = [down(Goal::Stop), down(STAND_BY)];
+        check(PublicState::StandingDown, &legal, |state| state.step_to(settling()));
+    }
+
+    #[test]
+    fn only_who_resigned_rejoins() {
+        check(PublicState::Standby, &[down(STAND_BY)], State::rejoin);
+    }
+
+    #[test]
+    fn only_who_stands_down_to_stop_stops() {
+        check(PublicState::Stopped, &[down(Goal::Stop)], State::stop);
+    }
+
+    #[test]
+    #[should_panic(expected = "illegal transition: standby → jeopardy")]
+    fn an_illegal_transition_names_both_states() {
+        State::Standby.fall_into_jeopardy();
+    }
+
+    #[test]
+    fn the_term_lives_through_jeopardy_and_standing_down() {
+        let mut state = State::Leading { term: TERM };
+        state.fall_into_jeopardy();
+        assert_eq!(state.term(), Some(TERM));
+        state.resume();
+        assert_eq!(state, State::Leading { term: TERM });
+        state.stand_down(STAND_BY, settling());
+        assert_eq!(state.term(), Some(TERM));
+        state.stand_down(Goal::Stop, settling());
+        assert_eq!(state.term(), Some(TERM));
+        state.stop();
+        assert_eq!(state.term(), None);
+    }
+}

@@ -218,3 +218,120 @@ impl Timings {
         self.lease_ttl >= LEASE_TTL_RIDES_OUT_ELECTION
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::unnecessary_wraps, reason = "as a request wants it")]
+    fn seconds(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    fn faults(request: TimingsRequest) -> Vec<TimingFault> {
+        Timings::new(request).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_manual() {
+        let timings = Timings::new(TimingsRequest::default()).expect("the defaults hold together");
+        assert_eq!(timings.lease_ttl(), Duration::from_secs(15));
+        assert_eq!(timings.keepalive_interval(), Duration::from_secs(5));
+        assert_eq!(timings.attempt_timeout(), Duration::from_millis(2500));
+        assert_eq!(timings.safety_margin(), Duration::from_secs(3));
+        assert_eq!(timings.reconnect_window(), Duration::from_secs(5));
+        assert_eq!(timings.answer_validity(), Duration::from_secs(1));
+        assert_eq!(timings.drain_timeout(), Duration::from_secs(10));
+        assert_eq!(timings.hedge_delay(), Duration::from_millis(500));
+        assert!(timings.rides_out_an_etcd_election());
+    }
+
+    #[test]
+    fn the_defaults_of_every_lease_hold_together() {
+        for ttl in 2..=3600 {
+            let timings = Timings::new(TimingsRequest { lease_ttl: seconds(ttl), ..TimingsRequest::default() });
+            let timings = timings.unwrap_or_else(|faults| panic!("{ttl} s: {faults:?}"));
+            assert_eq!(timings.rides_out_an_etcd_election(), ttl >= 8);
+        }
+    }
+
+    #[test]
+    fn two_attempts_must_fit_to_the_nanosecond() {
+        let fits = TimingsRequest {
+            lease_ttl: seconds(10),
+            keepalive_interval: seconds(3),
+            attempt_timeout: seconds(2),
+            safety_margin: seconds(3),
+            ..TimingsRequest::default()
+        };
+        assert_eq!(faults(fits), []);
+        let over = Duration::from_secs(3) + Duration::from_nanos(1);
+        let found = faults(TimingsRequest { safety_margin: Some(over), ..fits });
+        assert!(matches!(found.as_slice(), [TimingFault::RenewalDoesNotFit { .. }]), "{found:?}");
+        let text = found[0].to_string();
+        assert!(text.contains("10.000000001s > 10s") && text.contains("--attempt-timeout 2s"), "{text}");
+    }
+
+    #[test]
+    fn a_lease_outside_its_range_is_refused_at_the_edges() {
+        for (ttl, good) in [(1, false), (2, true), (3600, true), (3601, false)] {
+            let found = faults(TimingsRequest { lease_ttl: seconds(ttl), ..TimingsRequest::default() });
+            assert_eq!(found.is_empty(), good, "{ttl} s: {found:?}");
+        }
+        let found = faults(TimingsRequest { lease_ttl: Some(Duration::ZERO), ..TimingsRequest::default() });
+        assert_eq!(found, [TimingFault::LeaseTtlRange(Duration::ZERO)]);
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_is_refused_and_the_neighbours_named() {
+        let ttl = Duration::from_millis(10_500);
+        let found = faults(TimingsRequest { lease_ttl: Some(ttl), ..TimingsRequest::default() });
+        assert_eq!(found, [TimingFault::LeaseTtlFraction(ttl, 10, 11)]);
+        assert!(found[0].to_string().ends_with("choose 10s or 11s"));
+    }
+
+    #[test]
+    fn steps_too_short_to_keep_are_refused_by_name() {
+        let short = Some(Duration::from_millis(9));
+        let request = TimingsRequest { keepalive_interval: short, safety_margin: short, ..TimingsRequest::default() };
+        let flags: Vec<String> = faults(request).iter().map(ToString::to_string).collect();
+        assert_eq!(flags.len(), 2);
+        assert!(flags[0].starts_with("--keepalive-interval") && flags[1].starts_with("--safety-margin"));
+        let least = Some(STEP_MIN);
+        assert_eq!(faults(TimingsRequest { attempt_timeout: least, ..TimingsRequest::default() }), []);
+    }
+
+    #[test]
+    fn an_answer_may_not_promise_longer_than_a_drain_waits() {
+        let request =
+            TimingsRequest { answer_validity: seconds(2), drain_timeout: seconds(2), ..TimingsRequest::default() };
+        assert_eq!(faults(request), []);
+        let found = faults(TimingsRequest { drain_timeout: seconds(1), ..request });
+        assert!(matches!(found.as_slice(), [TimingFault::ValidityOutlastsDrain { .. }]));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_and_nothing_overflows() {
+        let request = TimingsRequest {
+            lease_ttl: Some(Duration::from_millis(2500)),
+            keepalive_interval: Some(Duration::MAX),
+            attempt_timeout: Some(Duration::MAX),
+            safety_margin: Some(Duration::ZERO),
+            answer_validity: Some(Duration::MAX),
+            ..TimingsRequest::default()
+        };
+        assert_eq!(faults(request).len(), 4);
+    }
+
+    #[test]
+    fn the_hedge_comes_after_half_a_second_at_most_and_half_an_attempt() {
+        let with = |attempt: u64| {
+            let attempt_timeout = Some(Duration::from_millis(attempt));
+            let timings = Timings::new(TimingsRequest { attempt_timeout, ..TimingsRequest::default() });
+            timings.expect("the timings hold together").hedge_delay()
+        };
+        assert_eq!(with(999), Duration::from_micros(499_500));
+        assert_eq!(with(1000), Duration::from_millis(500));
+        assert_eq!(with(3000), Duration::from_millis(500));
+    }
+}

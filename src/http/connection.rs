@@ -1,10 +1,5 @@
 //! One connection: its limits in time, and the way of an answer from being computed to being handed over.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "limits on a connection wake a task, they decide no promise: tokio's clock, which tests can move"
-)]
-
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;

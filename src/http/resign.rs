@@ -149,7 +149,30 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
+
+    fn is_taken(peer: &str, headers: &[(&'static str, &'static str)], allow_remote: bool) -> bool {
+        let peer = Peer::Tcp(peer.parse().expect("a test's addresses are ones"));
+        let headers =
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        check_sender(peer, &Uri::from_static("/resign"), &headers.collect(), allow_remote).is_ok()
+    }
+
+    #[test]
+    fn only_this_machine_may_ask_unless_allowed() {
+        let (local, named) = ([("host", "localhost:4040")], [("host", "web-1.web:4040")]);
+        for near in ["127.0.0.1:50000", "[::1]:50000", "[::ffff:127.0.0.1]:50000"] {
+            assert!(is_taken(near, &local, false), "{near}");
+            assert!(!is_taken(near, &named, true), "{near}: a browser here could have been sent by that name");
+        }
+        for far in ["10.0.0.7:50000", "[fd00::7]:50000", "[::ffff:10.0.0.7]:50000"] {
+            assert!(!is_taken(far, &local, false), "{far}");
+            assert!(is_taken(far, &named, true), "{far}");
+            assert!(!is_taken(far, &[("host", "web-1.web:4040"), ("origin", "http://web-1.web:4040")], true), "{far}");
+        }
+    }
 
     #[test]
     fn only_names_of_this_machine_are_local() {

@@ -100,6 +100,14 @@ fn a_transition_says_reason_term_and_what_comes_next() {
 }
 
 #[test]
+fn who_held_no_lock_is_not_said_to_let_go_of_one() {
+    let (from, to, reason) = (PublicState::Standby, PublicState::StandingDown, Reason::Stopped);
+    let of = |term| reported(&[Notice::Transition { from, to, reason, term }]).0.remove(0);
+    assert!(!of(None).contains("let go"));
+    assert!(of(Some(Term { epoch: Epoch(0), token: Revision(7) })).contains("let go"));
+}
+
+#[test]
 fn each_way_an_endpoint_fails_is_said_once_until_etcd_is_back() {
     let (down, late) = (CallErrorKind::Unavailable, CallErrorKind::Timeout);
     let outage = [failed(0, down), failed(0, down), failed(1, down), failed(0, late), failed(0, down)];

@@ -345,8 +345,12 @@ impl Scene {
     }
 
     fn next_watch_event(&mut self) -> Option<Event> {
-        let Self { watches, etcd, .. } = self;
+        let Self { watches, etcd, other_cluster, .. } = self;
         for open in watches {
+            let etcd = match &other_cluster {
+                Some((endpoint, other)) if *endpoint == open.endpoint => other,
+                Some(_) | None => &*etcd,
+            };
             let header = etcd.header(open.endpoint);
             if !open.created {
                 open.created = true;
@@ -358,6 +362,13 @@ impl Scene {
             }
         }
         None
+    }
+
+    /// Watches lose whatever has happened up to now, and what happens at this instant, without a word.
+    pub fn go_deaf(&mut self) {
+        for open in &mut self.watches {
+            open.from = Revision(i64::MAX);
+        }
     }
 
     /// The open watch on this key.
@@ -389,6 +400,10 @@ impl Scene {
 
     pub fn is_settling(&self) -> bool {
         !self.settling.is_empty()
+    }
+
+    pub fn settling(&self) -> &[OpId] {
+        &self.settling
     }
 
     // ---- the rival
@@ -461,10 +476,6 @@ impl Scene {
 
     pub fn told(&self, wanted: impl Fn(&Notice) -> bool) -> usize {
         self.notices.iter().filter(|notice| wanted(notice)).count()
-    }
-
-    pub fn forget_notices(&mut self) {
-        self.notices.clear();
     }
 
     /// The transitions told of, as `(to, reason)`.

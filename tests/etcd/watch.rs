@@ -103,7 +103,7 @@ async fn a_watch_from_a_compacted_revision_ends_as_compacted() -> Result<()> {
     let error = loop {
         match adapter.event().await? {
             Event::WatchCreated { .. } => {}
-            Event::WatchEnded { watch, error } if watch == WatchId(1) => break error,
+            Event::WatchEnded { watch: WatchId(1), error } => break error,
             other => bail!("{other:?}"),
         }
     };

@@ -47,7 +47,7 @@ async fn an_answer_is_valid_until_the_lead_ends_or_the_validity_whichever_is_les
     let sidecar = Sidecar::start().await?;
     sidecar.publish(leading());
     let mut client = sidecar.client().await?;
-    advance(LEAD - Duration::from_micros(400_900));
+    advance(LEAD.saturating_sub(Duration::from_micros(400_900)));
     let answer = client.ask("GET", "/leader").await?;
     assert_eq!((answer.status, &answer.json()["valid_for_ms"]), (200, &400.into()), "whole milliseconds, never more");
     Ok(())

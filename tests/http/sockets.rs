@@ -34,6 +34,7 @@ async fn everybody_in_the_pod_may_use_the_socket_and_it_goes_with_its_owner() ->
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("s");
     let bound = LocalApi::bind(&unix(&path)).await?;
+    assert_eq!(bound.addresses(), [format!("unix:{}", path.display())]);
     assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o666);
     drop(bound);
     assert!(!path.exists());

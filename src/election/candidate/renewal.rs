@@ -227,8 +227,9 @@ impl Candidate {
         self.finish_attempt(now, attempt);
         let usable = self.held().and_then(Lease::right).is_some_and(|right| !right.passed(now));
         if !usable {
-            if let Some(lease) = self.held_mut() {
-                lease.renew_at_once(now.boot);
+            // The clock jumped after it was sent, or it took its whole time: soon, but not at the pace of etcd.
+            if let LeaseState::Held(lease) = &mut self.lease {
+                lease.renew_at = now.boot.after(lease.backoff.next(&mut self.random));
             }
             return;
         }

@@ -19,7 +19,7 @@ use judge::Verdict;
 use world::{Happening, World};
 
 /// How many seeds `make test` has time for.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 150;
 /// How many a control may need to find its violation.
 const CONTROL_SEEDS: usize = 200;
 /// How many leases long faults go on.

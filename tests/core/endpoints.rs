@@ -1,0 +1,169 @@
+//! Several endpoints, several clusters, and a store that was reset.
+
+use std::time::Duration;
+
+use bellwether::election::{
+    CallErrorKind, ClusterId, EndpointHealth, EndpointId, Event, LeaseId, NotLeading, Notice, Operation, PublicState,
+    Reason, WatchTarget,
+};
+
+use crate::etcd::Etcd;
+use crate::scene::{K, MILLI, NANO, R, Scene, T};
+
+fn another_cluster() -> Etcd {
+    let mut other = Etcd::new();
+    other.cluster = ClusterId(13);
+    other
+}
+
+#[test]
+fn a_list_that_names_two_clusters_elects_nobody() {
+    for foreign in 0..2 {
+        let mut scene = Scene::with_endpoints(2);
+        scene.other_cluster = Some((EndpointId(foreign), another_cluster()));
+        scene.live(T * 3);
+        assert_eq!(scene.state(), PublicState::Starting);
+        assert_eq!(scene.view().not_leading, Some(NotLeading::SeveralClusters));
+        assert_eq!(scene.told(|notice| matches!(notice, Notice::SeveralClusters { .. })), 1);
+        assert!(scene.etcd.lock().is_none());
+        assert!(scene.other_cluster.as_ref().is_some_and(|(_, other)| other.lock().is_none()));
+    }
+}
+
+#[test]
+fn nobody_stands_by_before_every_endpoint_was_heard_of_or_given_up() {
+    let mut scene = Scene::with_endpoints(2);
+    let late = scene.take(Operation::Probe);
+    scene.answer_all();
+    assert_eq!(scene.state(), PublicState::Starting);
+    scene.deliver(&late);
+    assert_eq!(scene.state(), PublicState::Standby);
+
+    let mut scene = Scene::with_endpoints(2);
+    scene.take(Operation::Probe);
+    scene.answer_all();
+    scene.pass(R - NANO);
+    assert_eq!(scene.state(), PublicState::Starting);
+    scene.live(NANO);
+    assert!(scene.leads(), "an endpoint that is down from the start delays the first election by one attempt");
+}
+
+#[test]
+fn an_endpoint_found_later_to_be_of_another_cluster_is_refused_and_the_leader_leads_on() {
+    let mut scene = Scene::with_endpoints(2).leader();
+    scene.other_cluster = Some((EndpointId(1), another_cluster()));
+    scene.live(Duration::from_secs(40));
+    assert!(scene.leads());
+    assert_eq!(scene.view().endpoints[1].health, EndpointHealth::Refused);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::EndpointRefused { .. })), 1);
+    assert_eq!(scene.transitions(), []);
+    // And it is asked nothing more.
+    scene.until_next_keep_alive();
+    scene.pass(R - NANO);
+    assert_eq!(scene.take(Operation::KeepAlive).endpoint(), EndpointId(0));
+    assert!(!scene.is_pending(Operation::KeepAlive), "no hedge to a stranger");
+}
+
+#[test]
+fn with_every_endpoint_refused_a_leader_runs_out_quietly() {
+    let mut scene = Scene::new().leader();
+    scene.etcd.cluster = ClusterId(13);
+    scene.live(T * 4);
+    assert!(!scene.leads());
+    assert_eq!(scene.state(), PublicState::Jeopardy);
+    scene.event(Event::Stop);
+    scene.live(T * 2);
+    assert!(scene.has_exited());
+}
+
+#[test]
+fn servers_tell_their_version_once() {
+    let mut scene = Scene::with_endpoints(3);
+    scene.live(Duration::from_secs(100));
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::ServerVersion { .. })), 3);
+    assert!(scene.view().endpoints.iter().all(|endpoint| endpoint.version.as_deref() == Some("3.5.28")));
+}
+
+#[test]
+fn a_dead_endpoint_is_seen_and_left_alone() {
+    let mut scene = Scene::with_endpoints(3);
+    let dead = scene.take(Operation::Probe);
+    let event = crate::scene::failed(&dead, CallErrorKind::Unavailable);
+    scene.event(event);
+    scene.answer_all();
+    assert!(scene.leads());
+    let health = &scene.view().endpoints[dead.endpoint().0].health;
+    assert_eq!(*health, EndpointHealth::Failing { operation: Operation::Probe, kind: CallErrorKind::Unavailable });
+}
+
+#[test]
+fn a_store_whose_revision_went_back_bars_a_leader_until_it_is_restarted() {
+    let mut scene = Scene::new().leader();
+    scene.etcd.is_wiped();
+    let before = scene.now().boot;
+    scene.until_next_keep_alive();
+    // The lease may have come back with a backup; then the keep-alive is answered as if nothing were.
+    let lease = Event::KeepAliveAnswered {
+        stream: scene.until_next_keep_alive(),
+        header: scene.etcd.header(EndpointId(0)),
+        ttl_seconds: 15,
+    };
+    scene.take(Operation::KeepAlive);
+    scene.event(lease);
+    scene.answer(Operation::Confirm);
+    assert!(!scene.leads());
+    assert_eq!(scene.transitions(), [(PublicState::Standby, Reason::StoreReset)]);
+    assert_eq!(scene.view().not_leading, Some(NotLeading::StoreReset));
+    assert!(!scene.is_pending(Operation::Revoke), "answers given out are still good: the lease may expire by itself");
+    scene.live(T * 5);
+    assert!(!scene.leads() && scene.etcd.lock().is_none());
+    assert!(scene.now().boot > before);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StoreReset { .. })), 1);
+}
+
+#[test]
+fn a_standby_barred_by_a_store_reset_looks_on_and_names_the_leader() {
+    let mut scene = Scene::new().heir();
+    scene.etcd.is_wiped();
+    scene.live(T * 2);
+    assert_eq!(scene.view().not_leading, Some(NotLeading::StoreReset));
+    scene.rival_claims("web-7", LeaseId(70));
+    scene.live(T);
+    assert_eq!(scene.view().leader.as_ref().map(|leader| leader.identity.as_str()), Some("web-7"));
+    scene.event(Event::Stop);
+    scene.live(MILLI);
+    assert!(scene.has_exited());
+}
+
+#[test]
+fn a_store_reset_while_answers_settle_does_not_cut_them_short() {
+    let mut scene = Scene::new().leader();
+    scene.event(Event::Stop);
+    scene.etcd.is_wiped();
+    scene.live(T);
+    assert!(scene.has_exited(), "at the end of the drain");
+    let mut scene = Scene::new().leader();
+    scene.event(Event::Resign { cooldown: Duration::ZERO });
+    scene.etcd.is_wiped();
+    scene.live(Duration::from_secs(9));
+    assert_eq!(scene.state(), PublicState::StandingDown);
+    scene.settle_answers();
+    assert_eq!(scene.state(), PublicState::Standby);
+    assert_eq!(scene.view().leader, None);
+    scene.live(K);
+}
+
+#[test]
+fn a_revision_from_before_a_request_was_sent_is_no_reset() {
+    let mut scene = Scene::with_endpoints(2).heir();
+    scene.until_next_keep_alive();
+    scene.end_watch(&WatchTarget::Lock, CallErrorKind::Compacted);
+    scene.pass(Duration::from_millis(50));
+    let look = scene.take(Operation::Observe);
+    let answer = scene.apply(&look);
+    // A keep-alive's header shows a later revision while the look's answer is on its way.
+    scene.etcd.is_busy();
+    scene.answer(Operation::KeepAlive);
+    scene.event(answer);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StoreReset { .. })), 0);
+}
