@@ -1,6 +1,6 @@
-//! etcd hears the candidate, and the candidate does not hear etcd.
+//! Whether etcd is heard: it can hear the candidate and not be heard, and it can answer with a refusal.
 
-use bellwether::election::{Operation, PublicState, Reason};
+use bellwether::election::{CallErrorKind, EtcdContact, Operation, PublicState, Reason};
 
 use crate::scene::{K, MILLI, R, Scene, T};
 
@@ -29,4 +29,18 @@ fn while_it_is_not_heard_that_the_lease_is_alive_it_goes_on_asking_and_renews_wh
     assert_eq!(scene.transitions().last(), Some(&(PublicState::Leading, Reason::Resumed)));
     scene.live(K + MILLI);
     assert!(scene.leads());
+}
+
+#[test]
+fn an_etcd_that_is_out_of_space_answers() {
+    let mut scene = Scene::new().heir();
+    scene.rival_dies();
+    let begin = scene.now().boot;
+    while scene.now().boot < begin.after(R + MILLI) {
+        if scene.is_pending(Operation::Claim) {
+            scene.fail(Operation::Claim, CallErrorKind::NoSpace);
+        }
+        scene.pass(MILLI);
+    }
+    assert_eq!(scene.view().etcd, EtcdContact::Connected);
 }

@@ -35,21 +35,56 @@ async fn an_election_over_tls() -> Result<()> {
     one_leads_and_hands_over(Flock::new(etcd.endpoints(), &[&arguments]))
 }
 
+/// An etcd that wants client certificates, and the arguments for it: the authority, and the client's own.
+async fn mutual_tls() -> Result<(EtcdServer, Vec<String>, Vec<String>)> {
+    let etcd = EtcdServer::start_with(EtcdOptions { tls: ClientTls::Mutual, ..quick() }).await?;
+    let ca = ["--etcd-ca-file", path(&etcd.ca_file())?].map(str::to_owned).to_vec();
+    let (cert_file, key_file) = (etcd.client_cert_file(), etcd.client_key_file());
+    let client = ["--etcd-cert-file", path(&cert_file)?, "--etcd-key-file", path(&key_file)?];
+    let client = client.map(str::to_owned).to_vec();
+    Ok((etcd, ca, client))
+}
+
+fn borrowed(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
 #[tokio::test]
 async fn an_election_over_mutual_tls() -> Result<()> {
-    let etcd = EtcdServer::start_with(EtcdOptions { tls: ClientTls::Mutual, ..quick() }).await?;
-    let (ca_file, cert_file, key_file) = (etcd.ca_file(), etcd.client_cert_file(), etcd.client_key_file());
+    let (etcd, ca, client) = mutual_tls().await?;
     let timings = ["--lease-ttl", "5s", "--answer-validity", "0s"];
-    let ca = ["--etcd-ca-file", path(&ca_file)?];
-    let client = ["--etcd-cert-file", path(&cert_file)?, "--etcd-key-file", path(&key_file)?];
-    one_leads_and_hands_over(Flock::new(etcd.endpoints(), &[&timings, &ca, &client]))?;
+    one_leads_and_hands_over(Flock::new(etcd.endpoints(), &[&timings, &borrowed(&ca), &borrowed(&client)]))
+}
 
-    let mut stranger = Flock::new(etcd.endpoints(), &[&timings, &ca]);
+#[tokio::test]
+async fn a_sidecar_without_the_client_certificate_says_what_it_lacks_and_does_not_lead() -> Result<()> {
+    let (etcd, ca, _) = mutual_tls().await?;
+    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "5s"], &borrowed(&ca)]);
     let begin = Moment::now();
-    let options = stranger.options("stranger");
-    stranger.join_as("stranger", &options)?;
-    stranger.wait_for_log("stranger", "--etcd-cert-file and --etcd-key-file")?;
-    stranger.nobody_led_since(begin)?;
+    let options = flock.options("stranger");
+    flock.join_as("stranger", &options)?;
+    flock.wait_for_log("stranger", "--etcd-cert-file and --etcd-key-file")?;
+    flock.nobody_led_since(begin)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_keeps_its_term_when_its_certificate_is_rotated_and_it_is_told_by_sighup() -> Result<()> {
+    let (etcd, ca, client) = mutual_tls().await?;
+    let tls = [borrowed(&ca), borrowed(&client)].concat();
+    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "6s"], &VALID_UNTIL_UNTIL, &tls]);
+    flock.join("only")?;
+    let lead = flock.lead_since(Moment::now())?;
+    let fresh = etcd.authority.as_ref().context("TLS is on")?.client("rotated")?;
+    std::fs::write(etcd.client_cert_file(), fresh.cert_pem)?;
+    std::fs::write(etcd.client_key_file(), fresh.key_pem)?;
+    flock.sidecar("only")?.signal(Signal::SIGHUP)?;
+    flock.wait_for_log("only", "being read again")?;
+    flock.wait_for_renewals("only", 3)?;
+    let answers = flock.poller("only")?.samples_since(lead.sample.sent);
+    ensure!(answers.iter().all(|sample| sample.leading().is_some()), "it stood down");
+    let audit = flock.end()?;
+    ensure!(audit.reigns.len() == 1, "{audit}");
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Stores that are not the one they should be: two clusters in one list, an address that changed hands, a store
 //! that was wiped.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use support::Moment;
-use support::etcd::EtcdServer;
+use support::etcd::{EtcdOptions, EtcdServer};
 
 use crate::flock::{Flock, VALID_UNTIL_UNTIL, quick};
 use crate::network::proxy_to;
@@ -76,14 +77,40 @@ async fn after_the_store_was_wiped_nobody_leads_until_restarted_with_a_higher_ep
     }
     flock.nobody_led_since(wiped)?;
 
-    // Restarted as they were they would lead, but not while one that knows better is asked to stand for all:
-    // the operator raises the epoch of each.
+    // Who only starts cannot know: the operator raises the epoch of each, and terms grow again.
     for name in ["one", "two"] {
         flock.restart_with(name, &["--epoch", "1"])?;
     }
     let new = flock.next_term(&old)?;
     ensure!(new.term.0 == 1, "{new:?}");
     ensure!(new.term.1 < old.term.1, "the token alone would not have grown");
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_etcd_is_out_of_space_the_leader_stays_and_the_next_one_leads_once_there_is_space_again() -> Result<()> {
+    let etcd = EtcdServer::start_with(EtcdOptions { quota_bytes: Some(16 << 20), ..quick() }).await?;
+    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "3s"], &VALID_UNTIL_UNTIL]);
+    flock.join("leader")?;
+    flock.join("standby")?;
+    let lead = flock.lead_of_one("leader", Moment::now())?;
+    let megabyte = "x".repeat(1 << 20);
+    while etcd.put("/unrelated", &megabyte, 0).await.is_ok() {}
+    flock.wait_for_renewals("leader", 4)?;
+    ensure!(flock.lead_of_one("leader", Moment::now())?.term == lead.term, "leases live on without space");
+
+    flock.sidecar("leader")?.kill9()?;
+    flock.wait_for_log("standby", "nobody can claim until an operator makes space")?;
+    let mut operator = etcd.any_client().await?;
+    etcd.compact(etcd.revision().await?).await?;
+    operator.defragment().await?;
+    let member = operator.status().await?.header().context("an answer without a header")?.member_id();
+    let mut of_member = AlarmOptions::new();
+    of_member.with_member(member);
+    operator.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of_member)).await?;
+    let next = flock.next_term(&lead)?;
+    ensure!(next.name == "standby");
     flock.end()?;
     Ok(())
 }

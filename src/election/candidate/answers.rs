@@ -164,7 +164,10 @@ impl Candidate {
 
     /// A failure of something that is tried again until it works: the measure of whether etcd answers.
     pub(super) fn note_failure(&mut self, now: Reading, endpoint: EndpointId, operation: Operation, error: CallError) {
-        self.failing_since.get_or_insert(now.boot);
+        // That it is out of space is an answer: reads and renewals go on.
+        if error.kind != CallErrorKind::NoSpace {
+            self.failing_since.get_or_insert(now.boot);
+        }
         self.endpoints.failed(endpoint, operation, error.kind);
         if error.kind == CallErrorKind::Timeout {
             self.distrust_watches_on(endpoint);
