@@ -30,6 +30,8 @@ pub struct Reporter {
     stdout: Box<dyn Write + Send>,
     /// Whether the leader that was last told is this candidate: its transitions tell the rest.
     led: bool,
+    /// Whether a leader's keep-alive stream was said to have ended, and not yet what came of it.
+    stream_ended: bool,
     /// What failed where, and when last: the first of a series is said, the rest is noise. At most one entry per
     /// endpoint and kind.
     failing: HashMap<(EndpointId, CallErrorKind), Instant>,
@@ -66,6 +68,7 @@ impl Reporter {
             endpoints: config.etcd.endpoints.clone(),
             stdout,
             led: false,
+            stream_ended: false,
             failing: HashMap::new(),
             said: HashMap::new(),
             versions: HashMap::new(),
@@ -81,9 +84,12 @@ impl Reporter {
     /// Writes what `notice`, which happened at `now`, has to say.
     pub fn report(&mut self, notice: &Notice, now: Reading) {
         match notice {
-            Notice::Transition { from, to, reason, term } => transition(*from, *to, *reason, *term),
+            Notice::Transition { from, to, reason, term } => {
+                self.stream_ended = false;
+                transition(*from, *to, *reason, *term);
+            }
             Notice::LeaderChanged { leader, term } => self.leader_changed(leader.as_ref(), *term),
-            Notice::Renewed(took) => debug!(took_ms = millis(*took), "lease renewed"),
+            Notice::Renewed(took) => self.renewed(*took),
             Notice::RenewalFailed(failure) => renewal_failed(*failure),
             Notice::ClaimAnswered(result) => claim_answered(*result),
             Notice::TookOver(took) => {
@@ -110,12 +116,20 @@ impl Reporter {
                  --epoch {}", self.epoch.saturating_add(1),
             ),
             Notice::StreamEnded { window } => {
+                self.stream_ended = true;
                 warn!("the keep-alive stream ended; standing down unless a renewal is confirmed within {window:.1?}");
             }
             Notice::Released { confirmed: true } => info!("let go of the lock; another candidate can claim it now"),
             Notice::Released { confirmed: false } => {
                 warn!("could not let go of the lock; it is free when the lease expires in etcd");
             }
+        }
+    }
+
+    fn renewed(&mut self, took: Duration) {
+        debug!(took_ms = millis(took), "lease renewed");
+        if std::mem::take(&mut self.stream_ended) {
+            info!("a renewal is confirmed in time: the same term goes on without a break");
         }
     }
 

@@ -184,6 +184,16 @@ fn a_renewal_is_not_worth_a_line() {
 }
 
 #[test]
+fn what_came_of_an_ended_stream_is_said_once() {
+    let (ended, renewed) = (Notice::StreamEnded { window: Duration::from_secs(5) }, Notice::Renewed(Duration::ZERO));
+    let (log, _) = reported(&[renewed.clone(), ended.clone(), renewed.clone(), renewed.clone()]);
+    assert!(log.len() == 2 && log[1].contains("confirmed in time"), "{log:?}");
+    let (from, to, reason) = (PublicState::Leading, PublicState::Jeopardy, Reason::StreamEnded);
+    let (log, _) = reported(&[ended, Notice::Transition { from, to, reason, term: None }, renewed]);
+    assert!(log.len() == 2 && log[1].contains("in jeopardy"), "{log:?}");
+}
+
+#[test]
 fn the_command_that_clears_a_lock_without_lease_can_be_pasted() {
     let holder = Identity::new("somebody");
     let (log, _) = reported(&[Notice::LockWithoutLease { holder }]);
