@@ -150,6 +150,7 @@ impl Ask {
 }
 
 #[cfg(test)]
+#[expect(clippy::unchecked_time_subtraction, reason = "a test that subtracts too much should panic")]
 mod tests {
     use std::collections::VecDeque;
 

@@ -139,6 +139,7 @@ const fn nanos_of(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unchecked_time_subtraction, reason = "a test that subtracts too much should panic")]
 mod tests {
     use super::*;
 

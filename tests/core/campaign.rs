@@ -364,3 +364,18 @@ fn a_registration_that_an_older_look_does_not_list_is_kept() {
     scene.answer_all();
     assert_eq!(scene.etcd.candidate(&Identity::new(ME)).expect("registered").create_revision, place);
 }
+
+#[test]
+fn a_claim_whose_key_the_watch_has_already_seen_deleted_does_not_lead() {
+    let mut scene = Scene::new().heir();
+    scene.rival_dies();
+    let claim = scene.take(Operation::Claim);
+    let answer = scene.apply(&claim);
+    scene.etcd.operator_deletes_lock();
+    scene.catch_up();
+    scene.event(answer);
+    assert!(!scene.leads());
+    scene.answer_all();
+    assert!(scene.leads(), "by another claim");
+    assert_eq!(scene.token(), scene.my_lock().expect("it holds the lock").create_revision);
+}

@@ -366,6 +366,35 @@ fn a_late_claim_after_a_resignation_is_deleted_and_nothing_else_is() {
 }
 
 #[test]
+fn a_key_whose_deletion_is_under_way_is_not_adopted_when_the_cool_down_ends() {
+    let mut scene = Scene::with_endpoints(2).heir();
+    scene.rival_dies();
+    scene.pass(Duration::from_millis(500));
+    scene.answer(Operation::Claim);
+    let late = scene.take(Operation::Claim);
+    scene.event(Event::Resign { cooldown: Duration::from_millis(50) });
+    scene.settle_answers();
+    scene.answer(Operation::DeleteLock);
+    scene.apply(&late);
+    scene.answer(Operation::Observe);
+    let delete = scene.take(Operation::DeleteLock);
+    scene.pass(Duration::from_millis(50));
+    for _ in 0..100 {
+        for operation in [Operation::KeepAlive, Operation::Confirm, Operation::Unregister, Operation::Register] {
+            if scene.is_pending(operation) {
+                scene.answer(operation);
+            }
+        }
+        assert!(!scene.leads(), "a term that its own delete is about to end");
+        scene.pass(MILLI);
+    }
+    scene.deliver(&delete);
+    scene.answer_all();
+    scene.live(Duration::from_millis(200));
+    assert!(scene.leads(), "by a claim of its own");
+}
+
+#[test]
 fn a_claim_given_up_for_a_rival_and_applied_late_leads_all_the_same() {
     let mut scene = Scene::new().heir();
     scene.rival_dies();

@@ -53,7 +53,7 @@ impl Candidate {
             (Call::Claim { lease, .. }, Body::Claimed { won, lock }) => {
                 self.on_claimed(now, lease, &sent, header, won, lock);
             }
-            (Call::DeleteLock { .. }, Body::Gone) => self.on_lock_deleted_by_me(now),
+            (Call::DeleteLock { create_revision }, Body::Gone) => self.on_lock_deleted_by_me(now, create_revision),
             (Call::Revoke { lease }, Body::Gone) => self.on_revoked(now, lease),
             (call, body) => unreachable!("{:?} answered with {body:?}", call.operation()),
         }
@@ -137,8 +137,9 @@ impl Candidate {
     fn bar(&mut self, now: Reading, bar: Bar) {
         self.bar = Some(bar);
         let answers_are_out = match self.state {
-            State::Leading { .. } | State::Jeopardy { .. } => true,
-            State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
+            State::Leading { .. }
+            | State::Jeopardy { .. }
+            | State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
             State::Starting | State::Standby | State::StandingDown(_) | State::Stopped => false,
         };
         let reason = match bar {

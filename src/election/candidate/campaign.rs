@@ -113,12 +113,15 @@ impl Candidate {
             (false, false) => ClaimResult::Lost,
         }));
         let token = lock.create_revision;
-        let untouched = lock.is_untouched();
         self.take_in_lock(now, header.revision, Some(lock));
-        if self.state != State::Standby || !holds || !untouched {
+        if self.state != State::Standby || !holds {
             return;
         }
         self.stay_away_until = None;
+        // The watch may already have told what became of the key since.
+        if self.adoptable().is_none_or(|lock| lock.create_revision != token) {
+            return;
+        }
         // The keep-alive before the claim counts if its answer had arrived before the claim left, and no
         // etcd leader was elected in between. Otherwise the next confirmed renewal decides.
         let kept = self.held().and_then(|lease| lease.kept);
@@ -150,9 +153,13 @@ impl Candidate {
 
     /// The lock key, if it carries this candidate's lease, as its own claim made it, and it may lead: who
     /// stays away may take what its own claim brings, which it sends only when nobody else wanted the lock.
+    /// A key that it has begun to delete it must not lead by: the delete may be applied at any time.
     pub(super) fn adoptable(&self) -> Option<&LockKey> {
         let lease = self.held()?;
         let lock = self.sight.carrying(lease.id)?;
+        if self.asks.is_asking(Operation::DeleteLock) {
+            return None;
+        }
         let staying_away = self.stay_away_until.is_some() && !self.asks.is_asking(Operation::Claim);
         (self.bar.is_none() && !staying_away && lock.is_untouched()).then_some(lock)
     }

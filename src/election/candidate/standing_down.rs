@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Candidate;
 use crate::election::effect::{Call, Effect};
-use crate::election::ids::OpId;
+use crate::election::ids::{OpId, Revision};
 use crate::election::instant::{Instant, Reading};
 use crate::election::lease::LeaseState;
 use crate::election::notice::{Notice, Reason};
@@ -103,11 +103,13 @@ impl Candidate {
         }
     }
 
-    /// The guarded delete is settled: the key of that term is not there any more.
-    pub(super) fn on_lock_deleted_by_me(&mut self, now: Reading) {
+    /// The guarded delete is settled: the key of that claim is not there any more.
+    pub(super) fn on_lock_deleted_by_me(&mut self, now: Reading, deleted: Revision) {
         // Whether the key was deleted just now or long ago, and what is there since, only a read can tell.
-        self.sight.forget();
-        self.unled_since = None;
+        if self.sight.lock().is_some_and(|lock| lock.create_revision == deleted) {
+            self.sight.forget();
+            self.unled_since = None;
+        }
         if let State::StandingDown(StandingDown { goal: goal @ Goal::StandBy { .. }, .. }) = self.state {
             self.finish_release(now, goal, true);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellwether::election::{CallErrorKind, Event, LeaseId};
 
 use super::node::Pause;
-use super::world::{CANDIDATES, Happening, Link, World};
+use super::world::{CANDIDATES, Happening, Link, Weather, World};
 use crate::etcd::nanos;
 
 impl World {
@@ -15,10 +15,19 @@ impl World {
             return;
         }
         let ttl = self.timings.lease_ttl();
-        let next = self.dice.between(ttl / 20, ttl / 3);
+        let next = match self.weather {
+            Weather::Storm | Weather::StormWithOperators => self.dice.between(ttl / 20, ttl / 3),
+            // One after the other, not one into the other.
+            Weather::Fading => self.dice.between(ttl * 2, ttl * 3),
+        };
         self.after(next, Happening::Fault);
         let node = self.dice.below(CANDIDATES);
-        match self.dice.below(if self.judge.operators { 22 } else { 18 }) {
+        let kinds = match self.weather {
+            Weather::Fading => return self.fade(),
+            Weather::Storm => 18,
+            Weather::StormWithOperators => 22,
+        };
+        match self.dice.below(kinds) {
             0 => self.break_link(node, Link::Refused),
             1 | 2 => self.break_link(node, Link::BlackHole),
             3 => self.fade(),

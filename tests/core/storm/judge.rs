@@ -29,7 +29,7 @@ impl Judge {
     pub fn look(&mut self, now: u64, nodes: &[Node], lock: Option<&LockKey>) -> Verdict {
         let leaders: Vec<usize> = (0..nodes.len()).filter(|place| nodes[*place].answers_200(now)).collect();
         if !self.operators {
-            self.at_most_one_leader_answers(&leaders)?;
+            at_most_one_leader_answers(&leaders)?;
             self.answers_hold_for_their_validity(now, &leaders)?;
             no_leader_without_lease_and_key(&leaders, nodes, lock)?;
         }
@@ -39,10 +39,6 @@ impl Judge {
             self.promised[place] = self.promised[place].max(promise);
         }
         Ok(())
-    }
-
-    fn at_most_one_leader_answers(&self, leaders: &[usize]) -> Verdict {
-        if leaders.len() > 1 { Err(format!("at_most_one_leader_answers: {leaders:?}")) } else { Ok(()) }
     }
 
     fn answers_hold_for_their_validity(&self, now: u64, leaders: &[usize]) -> Verdict {
@@ -83,6 +79,10 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+fn at_most_one_leader_answers(leaders: &[usize]) -> Verdict {
+    if leaders.len() > 1 { Err(format!("at_most_one_leader_answers: {leaders:?}")) } else { Ok(()) }
 }
 
 fn no_leader_without_lease_and_key(leaders: &[usize], nodes: &[Node], lock: Option<&LockKey>) -> Verdict {

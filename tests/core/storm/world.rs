@@ -23,6 +23,17 @@ const CALLS_PER_SECOND: u64 = 6;
 /// And it looks once every T, and probes three endpoints every 30 s.
 const CALLS_BESIDE: u64 = 8;
 
+/// What goes wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Networks, machines, clocks and etcd.
+    Storm,
+    /// And operators, who take the lock away from whoever holds it.
+    StormWithOperators,
+    /// The leader's network, again and again: slow at first, then none.
+    Fading,
+}
+
 /// The way from one candidate to one endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -87,6 +98,7 @@ pub struct World {
     pub stale: Vec<Option<Stale>>,
     pub timings: Timings,
     pub judge: Judge,
+    pub weather: Weather,
     pub story: Vec<String>,
     queue: BTreeMap<(u64, u64), Happening>,
     number: u64,
@@ -94,7 +106,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, timings: Timings, endpoints: usize, operators: bool) -> Self {
+    pub fn new(seed: u64, timings: Timings, endpoints: usize, weather: Weather) -> Self {
         let mut dice = Dice::new(seed);
         // Clocks differ by up to a third of what the margin allows for.
         let allowed = timings.safety_margin().as_nanos() * 1_000_000 / timings.lease_ttl().as_nanos() / 3;
@@ -112,7 +124,8 @@ impl World {
             links: vec![vec![Link::Up; endpoints]; CANDIDATES],
             stale: vec![None; endpoints],
             timings,
-            judge: Judge::new(CANDIDATES, operators),
+            judge: Judge::new(CANDIDATES, weather == Weather::StormWithOperators),
+            weather,
             story: Vec::new(),
             queue: BTreeMap::new(),
             number: 0,
