@@ -32,15 +32,6 @@ fn without_etcd(scene: &mut Scene, duration: Duration) {
     scene.lose_all();
 }
 
-/// A read is answered after nothing was for as long as a lease lasts: renewals go on from there.
-fn heard_again(scene: &mut Scene) {
-    while !scene.is_pending(Operation::Observe) {
-        scene.pass(Duration::from_millis(10));
-    }
-    scene.answer(Operation::Observe);
-    scene.until_next_keep_alive();
-}
-
 /// Every confirm comes under another raft term than its keep-alive, until the candidate gives up.
 fn unconfirmed_until_revoked(scene: &mut Scene) {
     let seen = scene.now().boot;
@@ -166,9 +157,9 @@ fn a_confirmed_renewal_in_jeopardy_resumes_the_same_term() {
     assert_eq!(scene.view().not_leading, Some(NotLeading::Jeopardy));
     assert_eq!(scene.view().jeopardy_episodes, 1);
     scene.etcd.elects_a_leader(scene.now().boot.nanos());
-    without_etcd(&mut scene, M);
+    without_etcd(&mut scene, MILLI);
     assert!(scene.my_lock().is_some() && scene.etcd.has_lease(lease), "in Jeopardy the lock is not let go");
-    heard_again(&mut scene);
+    scene.until_next_keep_alive();
     scene.answer(Operation::KeepAlive);
     assert!(!scene.leads());
     scene.answer(Operation::Confirm);
@@ -193,8 +184,8 @@ fn a_lease_gone_in_jeopardy_means_to_campaign_again() {
     let mut scene = Scene::new().leader();
     let token = scene.token();
     without_etcd(&mut scene, T - M);
-    scene.etcd.revoke(scene.my_lease());
-    assert!(scene.etcd.lock().is_none());
+    let lease = scene.my_lease();
+    scene.etcd.revoke(lease);
     scene.until_next_keep_alive();
     scene.answer(Operation::KeepAlive);
     assert_eq!(scene.state(), PublicState::Standby);

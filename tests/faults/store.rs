@@ -80,6 +80,10 @@ async fn after_the_store_was_wiped_nobody_leads_until_restarted_with_a_higher_ep
     let known = Moment::now();
     wait_until(known.after(Duration::from_secs(2)));
     flock.nobody_led_since(known)?;
+    // And nobody did before they knew, except the old leader, by its old term.
+    for name in ["one", "two"] {
+        ensure!(flock.leads_so_far(name)?.iter().all(|lead| lead.term == old.term), "{name} led anew");
+    }
 
     // Who only starts cannot know: the operator raises the epoch of each, and terms grow again.
     for name in ["one", "two"] {
