@@ -136,11 +136,6 @@ impl Candidate {
         }
     }
 
-    pub(super) fn on_claim_lost_its_lease(&mut self, now: Reading, lease: LeaseId) {
-        self.tell(Notice::ClaimAnswered(ClaimResult::LeaseGone));
-        self.on_lease_missing(now, lease);
-    }
-
     pub(super) fn lead(&mut self, now: Reading, term: Term, reason: Reason) {
         if let Some(freed_at) = self.sight.freed_at() {
             self.tell(Notice::TookOver(now.boot.since(freed_at)));
