@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bellwether::election::{CallErrorKind, Operation};
+use bellwether::election::{CallErrorKind, ClusterId, EtcdContact, Operation, WatchTarget};
 
-use crate::scene::Scene;
+use crate::scene::{R, Scene, T};
 
 #[test]
 fn a_lease_that_expires_while_it_is_granted_again_is_granted_once_more() {
@@ -13,4 +13,16 @@ fn a_lease_that_expires_while_it_is_granted_again_is_granted_once_more() {
     scene.fail(Operation::Grant, CallErrorKind::LeaseNotFound);
     scene.live(Duration::from_secs(1));
     assert!(scene.leads());
+}
+
+#[test]
+fn an_etcd_rebuilt_under_another_cluster_id_is_not_called_connected_and_its_old_leader_is_forgotten() {
+    let mut scene = Scene::new().heir();
+    assert!(scene.view().leader.is_some());
+    scene.etcd.is_wiped();
+    scene.etcd.cluster = ClusterId(13);
+    scene.end_watch(&WatchTarget::Lock, CallErrorKind::Unavailable);
+    scene.live(T * 2 + R);
+    assert_eq!(scene.view().etcd, EtcdContact::Unreachable);
+    assert_eq!(scene.view().leader, None, "a leader that nobody has heard of for a lease's life");
 }

@@ -106,6 +106,10 @@ impl Candidate {
                     self.bar(now, Bar::SeveralClusters);
                 } else {
                     self.tell(Notice::EndpointRefused { endpoint, pinned, found });
+                    if self.endpoints.preferred().is_none() {
+                        // Nobody is asked any more, so no failure will ever tell that etcd is away.
+                        self.failing_since.get_or_insert(now.boot);
+                    }
                 }
                 return false;
             }
