@@ -218,6 +218,7 @@ impl Candidate {
         self.expire_attempts(now);
         self.expire_watches(now);
         self.advance_standing_down(now);
+        self.note_unled(now);
         self.advance_lease(now);
         self.advance_registration(now);
         self.advance_observation(now);
