@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use bellwether::election::{CallErrorKind, ClusterId, EtcdContact, Operation, PublicState, Reason, WatchTarget};
+use bellwether::election::{CallErrorKind, ClusterId, EtcdContact, Event, Operation, PublicState, Reason, WatchTarget};
 
-use crate::scene::{MILLI, R, Scene, T};
+use crate::scene::{MILLI, NANO, R, Scene, T};
+
+/// The default: how long an answer may be relied on.
+const V: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_lease_that_expires_while_it_is_granted_again_is_granted_once_more() {
@@ -48,4 +51,31 @@ fn who_may_renew_but_not_read_does_not_keep_the_lock_for_ever() {
     assert!(!scene.leads());
     assert!(scene.my_lock().is_none(), "it keeps alive a lock that it cannot lead by: {:?}", scene.state());
     assert!(scene.transitions().contains(&(PublicState::Standby, Reason::LeaseLost)));
+}
+
+#[test]
+fn a_key_that_was_overwritten_is_not_deleted_while_answers_may_be_relied_on() {
+    let mut scene = Scene::new().leader();
+    scene.etcd.somebody_puts_lock("operator", Some(scene.my_lease()));
+    assert!(scene.leads(), "and so it has answered, for a second, just now");
+    scene.catch_up();
+    assert!(!scene.leads());
+    scene.live(V - NANO);
+    assert!(scene.etcd.lock().is_some(), "whoever was told 200 still relies on it");
+    scene.live(NANO);
+    assert!(scene.etcd.lock().is_none(), "kept alive by a lease of who does not lead it would block everyone");
+    scene.live(V * 2);
+    assert!(scene.leads());
+}
+
+#[test]
+fn a_stop_after_the_key_was_overwritten_waits_for_the_answers_too() {
+    let mut scene = Scene::new().leader();
+    scene.etcd.somebody_puts_lock("operator", Some(scene.my_lease()));
+    scene.catch_up();
+    scene.event(Event::Stop);
+    assert!(!scene.is_pending(Operation::Revoke));
+    scene.settle_answers();
+    scene.answer(Operation::Revoke);
+    assert!(scene.has_exited());
 }

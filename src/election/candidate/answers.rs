@@ -142,7 +142,8 @@ impl Candidate {
             State::Leading { .. }
             | State::Jeopardy { .. }
             | State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
-            State::Starting | State::Standby | State::StandingDown(_) | State::Stopped => false,
+            State::Standby => self.holds_for_answers(),
+            State::Starting | State::StandingDown(_) | State::Stopped => false,
         };
         let reason = match bar {
             Bar::StoreReset => Reason::StoreReset,
