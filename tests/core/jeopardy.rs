@@ -285,6 +285,7 @@ fn a_leader_whose_key_is_overwritten_stands_down_at_once() {
         scene.etcd.somebody_puts_lock("operator", lease);
         scene.catch_up();
         assert_eq!(scene.transitions(), [(PublicState::Standby, Reason::LockOverwritten)]);
+        scene.pass(Duration::from_secs(1));
         let deletes = scene.is_pending(Operation::DeleteLock);
         assert_eq!(deletes, keeps_the_lease, "what its own lease keeps alive would block everyone for ever");
     }
