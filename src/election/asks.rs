@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::effect::{Call, Effect, Operation, Request};
 use super::endpoints::Endpoints;
-use super::ids::{EndpointId, OpId, Revision};
+use super::ids::{EndpointId, LeaseId, OpId, Revision};
 use super::instant::{Instant, Reading};
 use super::random::Random;
 
@@ -92,6 +92,11 @@ impl Asks {
         Some((ask.call, sent))
     }
 
+    /// The lease that the request `id` attaches a key to, if somebody waits for its answer.
+    pub(super) fn attached_lease(&self, id: OpId) -> Option<LeaseId> {
+        self.0.iter().find(|ask| ask.sent.iter().any(|sent| sent.id == id))?.call.attached_lease()
+    }
+
     /// The request `id` failed: it will be asked again. Says where and at what it failed.
     pub(super) fn failed(&mut self, now: Reading, random: &mut Random, id: OpId) -> Option<(EndpointId, Operation)> {
         let ask = self.0.iter_mut().find(|ask| ask.sent.iter().any(|sent| sent.id == id))?;
@@ -156,7 +161,6 @@ mod tests {
 
     use super::*;
     use crate::election::event::CallErrorKind;
-    use crate::election::ids::LeaseId;
     use crate::election::instant::WallTime;
 
     const TIMEOUT: Duration = Duration::from_secs(2);

@@ -132,6 +132,22 @@ impl Call {
             Self::Revoke { .. } => Operation::Revoke,
         }
     }
+
+    /// The lease that this call attaches a key to. Only then does "lease not found" say that a lease that was
+    /// held is gone; anywhere else the call has merely failed.
+    #[must_use]
+    pub const fn attached_lease(&self) -> Option<LeaseId> {
+        match self {
+            Self::Register { lease, .. } | Self::Claim { lease, .. } => Some(*lease),
+            Self::Probe
+            | Self::Grant { .. }
+            | Self::Observe { .. }
+            | Self::Unregister { .. }
+            | Self::Confirm
+            | Self::DeleteLock { .. }
+            | Self::Revoke { .. } => None,
+        }
+    }
 }
 
 /// Every kind of talk with etcd, for logs and metrics.

@@ -1,6 +1,7 @@
 //! The pure core through its public API: every rule of the protocol told as a story, and a storm.
 #![expect(clippy::unchecked_time_subtraction, reason = "a test that subtracts too much should panic")]
 
+mod adversity;
 mod campaign;
 mod endpoints;
 mod etcd;

@@ -5,9 +5,9 @@ use crate::election::asks::Sent;
 use crate::election::effect::{Call, Effect, Operation, Request};
 use crate::election::endpoints::Membership;
 use crate::election::event::{Answer, Body, CallError, CallErrorKind, Header};
-use crate::election::ids::{EndpointId, OpId, Revision};
+use crate::election::ids::{EndpointId, LeaseId, OpId, Revision};
 use crate::election::instant::{Instant, Reading};
-use crate::election::notice::{Notice, Reason};
+use crate::election::notice::{ClaimResult, Notice, Reason};
 use crate::election::sight::Registration;
 use crate::election::state::{StandingDown, State, Step};
 
@@ -27,8 +27,11 @@ impl Candidate {
         } else {
             match result {
                 Ok(answer) => self.on_ask_answered(now, id, answer),
-                Err(error) if error.kind == CallErrorKind::LeaseNotFound => self.on_ask_lost_its_lease(now, id, error),
-                Err(error) => self.on_ask_failed(now, id, error),
+                Err(error) => match self.asks.attached_lease(id).filter(|_| error.kind == CallErrorKind::LeaseNotFound)
+                {
+                    Some(lease) => self.on_ask_lost_its_lease(now, id, lease, error),
+                    None => self.on_ask_failed(now, id, error),
+                },
             }
         }
     }
@@ -65,20 +68,15 @@ impl Candidate {
         }
     }
 
-    fn on_ask_lost_its_lease(&mut self, now: Reading, id: OpId, error: CallError) {
+    /// etcd says that the lease this request would have attached a key to is not there: that is definite.
+    fn on_ask_lost_its_lease(&mut self, now: Reading, id: OpId, lease: LeaseId, error: CallError) {
         let Some((call, sent)) = self.asks.answered(id) else { return };
-        self.tell(failure(sent.endpoint, call.operation(), error));
-        match call {
-            Call::Register { lease, .. } => self.on_lease_missing(now, lease),
-            Call::Claim { lease, .. } => self.on_claim_lost_its_lease(now, lease),
-            Call::Probe
-            | Call::Grant { .. }
-            | Call::Observe { .. }
-            | Call::Unregister { .. }
-            | Call::Confirm
-            | Call::DeleteLock { .. }
-            | Call::Revoke { .. } => unreachable!("{:?} attaches no lease", call.operation()),
+        let operation = call.operation();
+        self.tell(failure(sent.endpoint, operation, error));
+        if operation == Operation::Claim {
+            self.tell(Notice::ClaimAnswered(ClaimResult::LeaseGone));
         }
+        self.on_lease_missing(now, lease);
     }
 
     pub(super) fn expire_asks(&mut self, now: Reading) {
@@ -108,6 +106,10 @@ impl Candidate {
                     self.bar(now, Bar::SeveralClusters);
                 } else {
                     self.tell(Notice::EndpointRefused { endpoint, pinned, found });
+                    if self.endpoints.preferred().is_none() {
+                        // Nobody is asked any more, so no failure will ever tell that etcd is away.
+                        self.failing_since.get_or_insert(now.boot);
+                    }
                 }
                 return false;
             }
@@ -140,7 +142,8 @@ impl Candidate {
             State::Leading { .. }
             | State::Jeopardy { .. }
             | State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
-            State::Starting | State::Standby | State::StandingDown(_) | State::Stopped => false,
+            State::Standby => self.holds_for_answers(),
+            State::Starting | State::StandingDown(_) | State::Stopped => false,
         };
         let reason = match bar {
             Bar::StoreReset => Reason::StoreReset,

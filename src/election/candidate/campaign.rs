@@ -136,11 +136,6 @@ impl Candidate {
         }
     }
 
-    pub(super) fn on_claim_lost_its_lease(&mut self, now: Reading, lease: LeaseId) {
-        self.tell(Notice::ClaimAnswered(ClaimResult::LeaseGone));
-        self.on_lease_missing(now, lease);
-    }
-
     pub(super) fn lead(&mut self, now: Reading, term: Term, reason: Reason) {
         if let Some(freed_at) = self.sight.freed_at() {
             self.tell(Notice::TookOver(now.boot.since(freed_at)));
@@ -166,10 +161,14 @@ impl Candidate {
 
     /// My lease on the lock while I do not lead (a claim that was thought lost, a release that was):
     /// adopted by the next confirmed renewal if I may lead, else deleted; after T of neither the lease is
-    /// revoked. Otherwise nobody would ever lead again.
+    /// revoked. Otherwise nobody would ever lead again. Not before the answers given out have expired: a key that
+    /// somebody has overwritten still protects them.
     fn settle_unled(&mut self, now: Reading) {
         if self.stay_away_until.is_some_and(|until| now.boot >= until) {
             self.stay_away_until = None;
+        }
+        if self.answers_hold_until.is_some_and(|until| now.boot >= until) {
+            self.answers_hold_until = None;
         }
         let Some(since) = self.unled_since else { return };
         if now.boot >= since.after(self.lease_ttl()) {
@@ -185,12 +184,19 @@ impl Candidate {
         }
         if self.state == State::Standby
             && self.adoptable().is_none()
+            && !self.holds_for_answers()
             && let Some(lease) = self.held()
             && let Some(lock) = self.sight.carrying(lease.id)
         {
             let create_revision = lock.create_revision;
             self.ask(now, Call::DeleteLock { create_revision });
         }
+    }
+
+    /// Whether the lock still carries the lease of a lead that has ended, and answers given out then may still be
+    /// relied on: it must not be let go before.
+    pub(super) const fn holds_for_answers(&self) -> bool {
+        self.unled_since.is_some() && self.answers_hold_until.is_some()
     }
 
     pub(super) fn campaign_deadline(&self) -> Option<Instant> {
@@ -200,6 +206,7 @@ impl Candidate {
             Registration::None | Registration::Registered { .. } | Registration::Leaving { .. } => None,
         };
         let unled = self.unled_since.map(|since| since.after(self.lease_ttl()));
-        claim.into_iter().chain(retry).chain(unled).chain(self.stay_away_until).min()
+        let answers = self.answers_hold_until.filter(|_| self.holds_for_answers());
+        claim.into_iter().chain(retry).chain(unled).chain(answers).chain(self.stay_away_until).min()
     }
 }

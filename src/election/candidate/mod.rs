@@ -86,6 +86,8 @@ pub struct Candidate {
 
     /// Resigned or removed: not to claim before this instant, unless the lock has been free for a while.
     stay_away_until: Option<Instant>,
+    /// Until when the answers given out while it led may be relied on, at most; `None` once that is over.
+    answers_hold_until: Option<Instant>,
     /// How long this candidate lets the heir go first while the lock is free.
     claim_delay: Option<Duration>,
     /// Since when the lock key has been seen to carry this lease while this candidate does not lead.
@@ -139,6 +141,7 @@ impl Candidate {
             failing_since: None,
             unreachable: false,
             stay_away_until: None,
+            answers_hold_until: None,
             claim_delay: None,
             unled_since: None,
             candidates: Vec::new(),
@@ -218,6 +221,7 @@ impl Candidate {
         self.expire_attempts(now);
         self.expire_watches(now);
         self.advance_standing_down(now);
+        self.note_unled(now);
         self.advance_lease(now);
         self.advance_registration(now);
         self.advance_observation(now);

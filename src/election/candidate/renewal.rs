@@ -39,6 +39,9 @@ impl Candidate {
         let lease = self.held().expect("a leader holds a lease: losing it stands it down");
         let right = lease.right().expect("a leader has a confirmed renewal");
         let until = lease.until.expect("a leader has a confirmed renewal");
+        // Whatever comes of this turn, until now requests may have been answered from the view before it.
+        let validity = self.settings.timings.answer_validity();
+        self.answers_hold_until = Some(until.boot().min(now.boot.after(validity)));
         if !right.passed(now) {
             return;
         }

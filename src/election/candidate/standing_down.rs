@@ -23,6 +23,9 @@ impl Candidate {
             State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => {
                 self.settle(now, Goal::Stop, Reason::Stopped);
             }
+            State::Standby if self.holds_for_answers() => {
+                self.settle(now, Goal::Stop, Reason::Stopped);
+            }
             State::Starting | State::Standby | State::StandingDown(_) => {
                 let deadline = now.boot;
                 let step = Step::Releasing { deadline };
@@ -130,6 +133,7 @@ impl Candidate {
                 if !confirmed {
                     self.drop_lease();
                 }
+                self.answers_hold_until = None;
                 self.stay_away_until = Some(now.boot.after(cooldown));
                 self.forget_place();
                 if let Registration::Registered { create_revision } = self.registration {

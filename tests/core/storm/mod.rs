@@ -20,7 +20,7 @@ use judge::Verdict;
 use world::{Happening, Weather, World};
 
 /// How many seeds `make test` has time for.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 100;
 /// How many leases long faults go on.
 const STORM_LEASES: u32 = 12;
 
