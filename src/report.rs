@@ -383,9 +383,9 @@ fn numbers_of(term: Option<Term>) -> (Option<i64>, Option<u64>) {
     (term.map(|term| term.token.0), term.map(|term| term.epoch.0))
 }
 
-/// In milliseconds, as a number, so that logs can be sorted by it.
+/// In milliseconds to the microsecond, as a number, so that logs can be sorted by it.
 fn millis(took: Duration) -> f64 {
-    took.as_secs_f64() * 1e3
+    (took.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Whether no waiting will mend it.

@@ -202,6 +202,12 @@ fn what_came_of_an_ended_stream_is_said_once() {
 }
 
 #[test]
+fn how_long_a_claim_took_is_a_number_of_milliseconds() {
+    let (log, _) = reported(&[Notice::TookOver(Duration::from_nanos(6_047_601))]);
+    assert!(log[0].contains("took_ms=6.048"), "{}", log[0]);
+}
+
+#[test]
 fn the_command_that_clears_a_lock_without_lease_can_be_pasted() {
     let holder = Identity::new("somebody");
     let (log, _) = reported(&[Notice::LockWithoutLease { holder }]);
