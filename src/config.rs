@@ -20,7 +20,7 @@ mod sources;
 pub use api::{ApiAddress, ApiFault};
 pub use credentials::{FileFault, read_password};
 pub(crate) use credentials::{read_certificates, read_key};
-pub use duration::{DurationFault, Span, parse_duration};
+pub use duration::{COOLDOWN_DEFAULT, DurationFault, Span, parse_cooldown, parse_duration};
 pub use endpoints::{ENDPOINTS_MAX, EndpointFault};
 pub use fault::{ConfigFault, FaultKind};
 pub(crate) use faults::Faults;

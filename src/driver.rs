@@ -16,10 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Span};
 use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
-use crate::http::{About, HttpError, LocalApi, Shared, Telemetry};
+use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry};
 use crate::metrics::Metrics;
 use crate::protections::Protections;
 use crate::report::Reporter;
@@ -93,14 +93,7 @@ impl Driver {
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
         let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
-        let addresses = local_api.addresses();
-        info!(
-            election = %format!("{}/{}", config.election.namespace, config.election.name),
-            identity = %config.election.identity,
-            lock_key = config.election.lock_key.as_str(),
-            local_api = addresses.join(" "),
-            "campaigning"
-        );
+        announce(config, &local_api, &telemetry);
         let mut listeners = JoinSet::new();
         listeners.spawn(local_api.serve(Arc::clone(&shared)));
         listeners.spawn(telemetry.serve(Arc::clone(&shared)));
@@ -206,6 +199,22 @@ impl Driver {
             Err(error) => warn!(%error, "the certificates and password in use stay: the new ones cannot be read"),
         }
     }
+}
+
+/// The first line of a log: which version takes part in what, where it is asked, and whom it asks.
+fn announce(config: &Config, local_api: &Bound, telemetry: &Bound) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        election = %format!("{}/{}", config.election.namespace, config.election.name),
+        identity = %config.election.identity,
+        epoch = config.election.epoch.0,
+        lock_key = config.election.lock_key.as_str(),
+        lease_ttl = %Span(config.timings.lease_ttl()),
+        etcd_endpoints = config.etcd.endpoints.join(" "),
+        local_api = local_api.addresses().join(" "),
+        telemetry = telemetry.addresses().join(" "),
+        "campaigning"
+    );
 }
 
 /// Whether the loop goes on.

@@ -1,7 +1,7 @@
 //! Turns notices into log lines: one per transition with its reason, its term and what comes next, and what an
 //! operator has to know; quiet otherwise. On every change of leader, one line on stdout.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -17,6 +17,9 @@ use crate::election::{
 /// A standing fault that needs a person is said again after this long: often enough for whoever looks at the
 /// last minutes of a log, rare enough to leave other lines in it.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
+/// A failure that has not been met for this long is over, and its return is news: longer than the candidate waits
+/// before it tries an endpoint again.
+const FORGET_FAILURE: Duration = Duration::from_mins(1);
 
 /// Writes the log lines of one process.
 pub struct Reporter {
@@ -25,9 +28,13 @@ pub struct Reporter {
     epoch: u64,
     endpoints: Vec<String>,
     stdout: Box<dyn Write + Send>,
-    /// What failed where since etcd last answered: the first of each is said, the rest is noise. At most one
-    /// entry per endpoint and kind.
-    failing: HashSet<(EndpointId, CallErrorKind)>,
+    /// Whether the leader that was last told is this candidate: its transitions tell the rest.
+    led: bool,
+    /// Whether a leader's keep-alive stream was said to have ended, and not yet what came of it.
+    stream_ended: bool,
+    /// What failed where, and when last: the first of a series is said, the rest is noise. At most one entry per
+    /// endpoint and kind.
+    failing: HashMap<(EndpointId, CallErrorKind), Instant>,
     /// When each standing fault was last said.
     said: HashMap<Standing, Instant>,
     /// The version each endpoint last told.
@@ -60,7 +67,9 @@ impl Reporter {
             epoch: config.election.epoch.0,
             endpoints: config.etcd.endpoints.clone(),
             stdout,
-            failing: HashSet::new(),
+            led: false,
+            stream_ended: false,
+            failing: HashMap::new(),
             said: HashMap::new(),
             versions: HashMap::new(),
         }
@@ -75,14 +84,19 @@ impl Reporter {
     /// Writes what `notice`, which happened at `now`, has to say.
     pub fn report(&mut self, notice: &Notice, now: Reading) {
         match notice {
-            Notice::Transition { from, to, reason, term } => transition(*from, *to, *reason, *term),
+            Notice::Transition { from, to, reason, term } => {
+                self.stream_ended = false;
+                transition(*from, *to, *reason, *term);
+            }
             Notice::LeaderChanged { leader, term } => self.leader_changed(leader.as_ref(), *term),
-            Notice::Renewed(took) => debug!(?took, "lease renewed"),
+            Notice::Renewed(took) => self.renewed(*took),
             Notice::RenewalFailed(failure) => renewal_failed(*failure),
             Notice::ClaimAnswered(result) => claim_answered(*result),
-            Notice::TookOver(took) => info!(?took, "took over: from seeing the lock gone to a confirmed claim"),
+            Notice::TookOver(took) => {
+                info!(took_ms = millis(*took), "claimed the lock, this long after seeing it free");
+            }
             Notice::EtcdFailed { endpoint, operation, kind, message } => {
-                self.etcd_failed(*endpoint, *operation, *kind, message);
+                self.etcd_failed(*endpoint, *operation, *kind, message, now.boot);
             }
             Notice::EtcdBack => self.etcd_back(),
             Notice::ServerVersion { endpoint, version } => self.server_version(*endpoint, version),
@@ -102,10 +116,8 @@ impl Reporter {
                  --epoch {}", self.epoch.saturating_add(1),
             ),
             Notice::StreamEnded { window } => {
-                warn!(
-                    ?window,
-                    "the keep-alive stream ended; standing down unless a renewal is confirmed within {window:?}"
-                );
+                self.stream_ended = true;
+                warn!("the keep-alive stream ended; standing down unless a renewal is confirmed within {window:.1?}");
             }
             Notice::Released { confirmed: true } => info!("let go of the lock; another candidate can claim it now"),
             Notice::Released { confirmed: false } => {
@@ -114,28 +126,57 @@ impl Reporter {
         }
     }
 
+    fn renewed(&mut self, took: Duration) {
+        debug!(took_ms = millis(took), "lease renewed");
+        if std::mem::take(&mut self.stream_ended) {
+            info!("a renewal is confirmed in time: the same term goes on without a break");
+        }
+    }
+
     fn leader_changed(&mut self, leader: Option<&Identity>, term: Option<Term>) {
+        let led = std::mem::replace(&mut self.led, leader == Some(&self.identity));
         let Some(leader) = leader else {
-            info!("no leader is known");
+            if led {
+                debug!("no leader is known");
+            } else {
+                info!("no leader is known");
+            }
             return;
         };
         let name = printable(leader);
-        info!(leader = %name, term = term.map(tracing::field::display), me = *leader == self.identity, "the leader changed");
+        let (term, epoch) = numbers_of(term);
+        if self.led {
+            debug!(leader = %name, term, epoch, "this candidate leads");
+        } else {
+            info!(leader = %name, term, epoch, "another leads");
+        }
         // An election does not end because nobody listens on stdout.
         if let Err(error) = writeln!(self.stdout, "{name} is the leader").and_then(|()| self.stdout.flush()) {
             debug!(%error, "stdout does not take the leader's name");
         }
     }
 
-    fn etcd_failed(&mut self, endpoint: EndpointId, operation: Operation, kind: CallErrorKind, message: &str) {
+    fn etcd_failed(
+        &mut self,
+        endpoint: EndpointId,
+        operation: Operation,
+        kind: CallErrorKind,
+        message: &str,
+        now: Instant,
+    ) {
+        let last = self.failing.insert((endpoint, kind), now);
         let (url, operation, code) = (self.url(endpoint), operation.as_str(), kind.as_str());
-        if self.failing.contains(&(endpoint, kind)) {
+        if last.is_some_and(|last| now.since(last) < FORGET_FAILURE) {
             debug!(endpoint = url, operation, code, error = message, "etcd failed again");
             return;
         }
         let next = match kind {
             CallErrorKind::Unavailable | CallErrorKind::Timeout | CallErrorKind::Other => {
-                "trying again, and the other endpoints as well"
+                if self.endpoints.len() > 1 {
+                    "trying again, and the other endpoints as well"
+                } else {
+                    "trying again; it is the only endpoint"
+                }
             }
             CallErrorKind::LeaseNotFound => "the lease is gone; getting a new one",
             CallErrorKind::Compacted => "reading the key afresh",
@@ -149,7 +190,6 @@ impl Reporter {
             CallErrorKind::Tls => "trying again; check --etcd-ca-file, --etcd-cert-file and --etcd-server-name",
         };
         warn!(endpoint = url, operation, code, error = message, "etcd failed: {next}");
-        self.failing.insert((endpoint, kind));
     }
 
     fn etcd_back(&mut self) {
@@ -248,42 +288,85 @@ impl Reporter {
 }
 
 fn transition(from: PublicState, to: PublicState, reason: Reason, term: Option<Term>) {
-    let (from, reason) = (from.as_str(), reason.as_str());
     let held = term.is_some();
-    let term = term.map(tracing::field::display);
-    match to {
-        PublicState::Starting => info!(from, to = to.as_str(), reason, term, "starting: registers in etcd next"),
-        PublicState::Standby => {
-            info!(from, to = to.as_str(), reason, term, "standby: claims the lock when its turn comes");
+    let lost = matches!(from, PublicState::Leading | PublicState::Jeopardy);
+    let next = match to {
+        PublicState::Starting => "starting: registers in etcd next".to_owned(),
+        PublicState::Standby if lost => {
+            format!("no leader any more: {}; /leader answers 503; {}", why_lost(reason), next_of_standby(from, reason))
         }
-        PublicState::Leading => {
-            info!(
-                from,
-                to = to.as_str(),
-                reason,
-                term,
-                "leading: /leader answers 200 as long as renewals are confirmed"
-            );
-        }
-        PublicState::Jeopardy => warn!(
-            from,
-            to = to.as_str(),
-            reason,
-            term,
-            "in jeopardy: /leader answers 503; the same term goes on if a renewal is confirmed before etcd expires the lease"
-        ),
-        PublicState::StandingDown if held => info!(
-            from,
-            to = to.as_str(),
-            reason,
-            term,
-            "standing down: /leader answers 503; the lock is let go of when the answers given out have expired"
-        ),
-        PublicState::StandingDown => {
-            info!(from, to = to.as_str(), reason, "standing down: leaves the election, in which it held no lock");
-        }
-        PublicState::Stopped => info!(from, to = to.as_str(), reason, term, "stopped"),
+        PublicState::Standby => format!("standby: {}", next_of_standby(from, reason)),
+        PublicState::Leading => "leading: /leader answers 200 as long as renewals are confirmed".to_owned(),
+        PublicState::Jeopardy => "in jeopardy: /leader answers 503; the same term goes on if a renewal is confirmed \
+                                  before etcd expires the lease"
+            .to_owned(),
+        PublicState::StandingDown if held => "standing down: /leader answers 503; the lock is let go of when the \
+                                              answers given out have expired"
+            .to_owned(),
+        PublicState::StandingDown => "standing down: leaves the election, in which it held no lock".to_owned(),
+        PublicState::Stopped => "stopped".to_owned(),
+    };
+    let against_its_will = to == PublicState::Jeopardy || (lost && to == PublicState::Standby);
+    let (from, to, reason) = (from.as_str(), to.as_str(), reason.as_str());
+    let (term, epoch) = numbers_of(term);
+    if against_its_will {
+        warn!(from, to, reason, term, epoch, "{next}");
+    } else {
+        info!(from, to, reason, term, epoch, "{next}");
     }
+}
+
+/// How a leader, or one in jeopardy, came to lose its term, as a clause.
+const fn why_lost(reason: Reason) -> &'static str {
+    match reason {
+        Reason::LockDeleted => "its lock key is gone, because it was deleted or its lease was revoked or expired",
+        Reason::LockOverwritten => "somebody else wrote the lock key",
+        Reason::LeaseLost => "etcd does not know its lease any more",
+        Reason::StoreReset => "etcd was wiped or restored",
+        Reason::SeveralClusters => "--etcd-endpoints names more than one cluster",
+        Reason::Registered
+        | Reason::Claimed
+        | Reason::Adopted
+        | Reason::Resumed
+        | Reason::UntilPassed
+        | Reason::ClockJumped
+        | Reason::StreamEnded
+        | Reason::Resigned
+        | Reason::Stopped => reason.as_str(),
+    }
+}
+
+/// What a candidate does that has become a standby, as a clause.
+const fn next_of_standby(from: PublicState, reason: Reason) -> &'static str {
+    const STAYS_AWAY: &str = "stays away from the lock for a while, unless nobody else takes it";
+    match (from, reason) {
+        (_, Reason::Resigned) | (PublicState::Leading, Reason::LockDeleted | Reason::LockOverwritten) => STAYS_AWAY,
+        (_, Reason::StoreReset | Reason::SeveralClusters) => "does not claim the lock until this is mended",
+        (
+            _,
+            Reason::Registered
+            | Reason::Claimed
+            | Reason::Adopted
+            | Reason::Resumed
+            | Reason::UntilPassed
+            | Reason::ClockJumped
+            | Reason::StreamEnded
+            | Reason::LeaseLost
+            | Reason::LockDeleted
+            | Reason::LockOverwritten
+            | Reason::Stopped,
+        ) => "claims the lock when its turn comes",
+    }
+}
+
+/// Term and epoch as the local API writes them, so that logs and answers can be searched for the same number.
+fn numbers_of(term: Option<Term>) -> (Option<i64>, Option<u64>) {
+    (term.map(|term| term.token.0), term.map(|term| term.epoch.0))
+}
+
+/// In milliseconds, as a number, so that logs can be sorted by it.
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
 }
 
 fn renewal_failed(failure: RenewalFailure) {

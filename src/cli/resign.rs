@@ -24,13 +24,11 @@ Examples:
   bellwether resign
   kubectl exec web-0 -c bellwether -- bellwether resign --cooldown 5m";
 
-/// Long enough for a rolling update to reach the next replica, short enough not to be forgotten.
-const COOLDOWN_DEFAULT: Duration = Duration::from_secs(30);
-
 /// The flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ResignFlags {
-    /// How long the sidecar stays away from the lock afterwards, unless nobody else takes it [default: 30s]
+    /// How long the sidecar stays away from the lock afterwards, unless nobody else takes it; at most 1h
+    /// [default: 30s]
     #[arg(long, value_name = "DURATION", env = "BELLWETHER_COOLDOWN")]
     pub cooldown: Option<String>,
 
@@ -61,7 +59,7 @@ pub async fn run(flags: &ResignFlags, sources: &Sources) -> Result<Exit, Vec<Con
 
 fn parse(flags: &ResignFlags, sources: &Sources) -> Result<(ApiAddress, Duration, Duration), Vec<ConfigFault>> {
     let mut faults = Faults::new(sources);
-    let cooldown = faults.duration("--cooldown", flags.cooldown.as_ref(), COOLDOWN_DEFAULT);
+    let cooldown = faults.cooldown("--cooldown", flags.cooldown.as_ref());
     let address = flags.api.parse(&mut faults);
     let timeout = flags.timeout.parse(&mut faults);
     let all = match (address, cooldown, timeout) {

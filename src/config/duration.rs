@@ -29,6 +29,24 @@ pub enum DurationFault {
     /// More than 2^64 milliseconds.
     #[error("is too long to count")]
     TooLong,
+    /// More than it may be.
+    #[error("is longer than {}", Span(*.0))]
+    MoreThan(Duration),
+}
+
+/// How long a candidate that resigned stays away, unless told otherwise: long enough for another to take over and
+/// settle, or for a rolling update to reach the next replica; short enough not to be forgotten.
+pub const COOLDOWN_DEFAULT: Duration = Duration::from_secs(30);
+/// Whoever wants a candidate out for longer should stop it.
+const COOLDOWN_MOST: Duration = Duration::from_hours(1);
+
+/// Parses how long a candidate that resigns stays away.
+///
+/// # Errors
+/// What [`parse_duration`] says, or that it is longer than an hour.
+pub fn parse_cooldown(text: &str) -> Result<Duration, DurationFault> {
+    let cooldown = parse_duration(text)?;
+    if cooldown > COOLDOWN_MOST { Err(DurationFault::MoreThan(COOLDOWN_MOST)) } else { Ok(cooldown) }
 }
 
 /// The units, largest first, in milliseconds.

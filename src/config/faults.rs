@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::api::ApiAddress;
 use super::credentials::FileFault;
-use super::duration::parse_duration;
+use super::duration::{COOLDOWN_DEFAULT, parse_cooldown, parse_duration};
 use super::fault::{ConfigFault, FaultKind};
 use super::names::NameFault;
 use super::sources::Sources;
@@ -74,6 +74,12 @@ impl<'a> Faults<'a> {
         default: Duration,
     ) -> Option<Duration> {
         self.duration_if_set(flag, given).map_or(Some(default), Result::ok)
+    }
+
+    /// How long to stay away after resigning.
+    pub(crate) fn cooldown(&mut self, flag: &'static str, given: Option<&String>) -> Option<Duration> {
+        let Some(text) = self.value(flag, given) else { return Some(COOLDOWN_DEFAULT) };
+        self.keep(parse_cooldown(text).map_err(|fault| FaultKind::Duration { flag, value: text.to_owned(), fault }))
     }
 
     /// A duration that was set, or `Err` with its fault on the list.

@@ -20,13 +20,8 @@ use super::Shared;
 use super::answer::{Moment, millis};
 use super::connection::Peer;
 use super::refusal::{Refusal, json};
-use crate::config::{Span, parse_duration};
+use crate::config::{COOLDOWN_DEFAULT, Span, parse_cooldown};
 use crate::election::Event;
-
-/// Without `?cooldown=`: long enough for another to take over and settle.
-const COOLDOWN_DEFAULT: Duration = Duration::from_secs(30);
-/// Whoever wants a candidate out for longer should stop it.
-const COOLDOWN_MOST: Duration = Duration::from_hours(1);
 
 #[derive(Serialize)]
 struct ResigningBody<'a> {
@@ -57,7 +52,7 @@ pub(super) async fn resign(
     };
     match shared.commands().try_send(Event::Resign { cooldown }) {
         Ok(()) => {
-            tracing::info!(?peer, ?cooldown, "asked to resign");
+            tracing::info!(%peer, cooldown = %Span(cooldown), "asked to resign");
             let body = ResigningBody {
                 resigning: true,
                 identity: about.identity.as_str(),
@@ -132,12 +127,9 @@ fn cooldown(uri: &Uri) -> Result<Duration, Refusal> {
                 "{name:?} is not a parameter of this call; there is cooldown, e.g. ?cooldown=30s"
             )));
         }
-        cooldown = parse_duration(value)
-            .map_err(|fault| bad(format!("cooldown: {:?} {fault}; the default is 30s", shown(value))))?;
-        if cooldown > COOLDOWN_MOST {
-            let most = Span(COOLDOWN_MOST);
-            return Err(bad(format!("cooldown: {:?} is longer than {most}; the default is 30s", shown(value))));
-        }
+        cooldown = parse_cooldown(value).map_err(|fault| {
+            bad(format!("cooldown: {:?} {fault}; the default is {}", shown(value), Span(COOLDOWN_DEFAULT)))
+        })?;
     }
     Ok(cooldown)
 }

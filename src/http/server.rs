@@ -169,10 +169,10 @@ impl Server {
                 .serve_connection(io, service_fn(move |request| front.answer(request)));
             tokio::select! {
                 served = served => if let Err(error) = served {
-                    tracing::debug!(peer = ?connection.peer(), %error, "a connection failed");
+                    tracing::debug!(peer = %connection.peer(), %error, "a connection failed");
                 },
                 () = connection.overdue() => {
-                    tracing::debug!(peer = ?connection.peer(), "a connection took too long and was closed");
+                    tracing::debug!(peer = %connection.peer(), "a connection took too long and was closed");
                 }
             }
         }

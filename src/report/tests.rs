@@ -94,7 +94,16 @@ fn a_transition_says_reason_term_and_what_comes_next() {
     let (from, to, reason) = (PublicState::Leading, PublicState::Jeopardy, Reason::UntilPassed);
     let (log, _) = reported(&[Notice::Transition { from, to, reason, term }]);
     assert_eq!(log.len(), 1);
-    for part in ["WARN", "leading", "jeopardy", "until_passed", "4.48213", "/leader answers 503", "same term goes on"] {
+    for part in [
+        "WARN",
+        "leading",
+        "jeopardy",
+        "until_passed",
+        "term=48213",
+        "epoch=4",
+        "/leader answers 503",
+        "same term goes on",
+    ] {
         assert!(log[0].contains(part), "{part} in {}", log[0]);
     }
 }
@@ -105,6 +114,56 @@ fn who_held_no_lock_is_not_said_to_let_go_of_one() {
     let of = |term| reported(&[Notice::Transition { from, to, reason, term }]).0.remove(0);
     assert!(!of(None).contains("let go"));
     assert!(of(Some(Term { epoch: Epoch(0), token: Revision(7) })).contains("let go"));
+}
+
+#[test]
+fn a_leader_that_loses_its_term_is_warned_about_with_the_cause() {
+    let term = Some(Term { epoch: Epoch(0), token: Revision(7) });
+    let lost = |from, reason| {
+        let mut log = reported(&[Notice::Transition { from, to: PublicState::Standby, reason, term }]).0;
+        assert_eq!(log.len(), 1);
+        log.remove(0)
+    };
+    let removed = lost(PublicState::Leading, Reason::LockDeleted);
+    for part in ["WARN", "lock key is gone", "/leader answers 503", "stays away"] {
+        assert!(removed.contains(part), "{part} in {removed}");
+    }
+    let expired = lost(PublicState::Jeopardy, Reason::LockDeleted);
+    assert!(expired.contains("WARN") && expired.contains("claims the lock when its turn comes"), "{expired}");
+    let overwritten = lost(PublicState::Leading, Reason::LockOverwritten);
+    assert!(overwritten.contains("somebody else wrote the lock key"), "{overwritten}");
+    assert!(lost(PublicState::Leading, Reason::LeaseLost).contains("does not know its lease"));
+}
+
+#[test]
+fn who_resigned_is_not_said_to_claim_the_lock_next() {
+    let term = Some(Term { epoch: Epoch(0), token: Revision(7) });
+    let (from, to, reason) = (PublicState::StandingDown, PublicState::Standby, Reason::Resigned);
+    let (log, _) = reported(&[Notice::Transition { from, to, reason, term }]);
+    assert!(log[0].contains("INFO") && log[0].contains("stays away") && !log[0].contains("turn"), "{}", log[0]);
+}
+
+#[test]
+fn a_change_of_leader_that_a_transition_tells_is_not_told_twice() {
+    let leader = |name| Notice::LeaderChanged { leader: Some(Identity::new(name)), term: None };
+    let none = || Notice::LeaderChanged { leader: None, term: None };
+    assert!(reported(&[leader("web-1"), none()]).0.is_empty(), "web-1 is this candidate");
+    let (log, _) = reported(&[leader("web-0"), none()]);
+    assert!(log.len() == 2 && log[0].contains("leader=web-0") && log[1].contains("no leader is known"), "{log:?}");
+}
+
+#[test]
+fn a_failure_that_comes_back_after_a_while_is_said_again() {
+    let down = || failed(0, CallErrorKind::Unavailable);
+    let quiet = || Notice::Renewed(Duration::from_millis(1));
+    let mut notices = vec![down()];
+    notices.extend((0..30).map(|_| quiet()));
+    notices.push(down());
+    assert_eq!(reported(&notices).0.len(), 1, "the same series");
+    notices.extend((0..60).map(|_| quiet()));
+    notices.push(down());
+    assert_eq!(reported(&notices).0.len(), 2);
+    assert_eq!(reported(&vec![down(); 600]).0.len(), 1, "ten minutes without a pause");
 }
 
 #[test]
@@ -122,6 +181,16 @@ fn each_way_an_endpoint_fails_is_said_once_until_etcd_is_back() {
 fn a_renewal_is_not_worth_a_line() {
     let renewed = Notice::Renewed(Duration::from_millis(1));
     assert!(reported(&[renewed, Notice::RenewalFailed(RenewalFailure::Timeout)]).0.is_empty());
+}
+
+#[test]
+fn what_came_of_an_ended_stream_is_said_once() {
+    let (ended, renewed) = (Notice::StreamEnded { window: Duration::from_secs(5) }, Notice::Renewed(Duration::ZERO));
+    let (log, _) = reported(&[renewed.clone(), ended.clone(), renewed.clone(), renewed.clone()]);
+    assert!(log.len() == 2 && log[1].contains("confirmed in time"), "{log:?}");
+    let (from, to, reason) = (PublicState::Leading, PublicState::Jeopardy, Reason::StreamEnded);
+    let (log, _) = reported(&[ended, Notice::Transition { from, to, reason, term: None }, renewed]);
+    assert!(log.len() == 2 && log[1].contains("in jeopardy"), "{log:?}");
 }
 
 #[test]

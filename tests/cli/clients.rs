@@ -220,6 +220,30 @@ fn an_election_without_a_leader_is_an_answer_too() {
 }
 
 #[test]
+fn a_leader_leads_since_it_says_so_and_not_since_it_was_seen() {
+    let mut body: Value = serde_json::from_str(&status_body()).expect("the example is JSON");
+    body["candidates"][0]["leading_since"] = json!("2998-01-01T00:00:00Z");
+    let server = OneAnswer::http("200 OK", &body.to_string());
+    let Said { out, .. } = say(&["status", "--api", &server.address]);
+    assert!(out.contains("\nSince     2998-01-01T00:00:00Z\n"), "{out}");
+}
+
+#[test]
+fn status_tells_which_endpoint_is_in_trouble() {
+    let mut body: Value = serde_json::from_str(&status_body()).expect("the example is JSON");
+    body["endpoints"] = json!([
+        {"url": "http://a:2379", "health": "answering", "failed_operation": null, "failure": null, "version": "3.6.9"},
+        {"url": "http://b:2379", "health": "failing", "failed_operation": "grant", "failure": "tls", "version": null},
+        {"url": "http://c:2379", "health": "refused"},
+    ]);
+    let server = OneAnswer::http("200 OK", &body.to_string());
+    let Said { out, .. } = say(&["status", "--api", &server.address]);
+    assert!(!out.contains("http://a:2379"), "{out}");
+    assert!(out.contains("\nNote      endpoint http://b:2379 fails: tls at grant;"), "{out}");
+    assert!(out.contains("\nNote      endpoint http://c:2379 belongs to another cluster"), "{out}");
+}
+
+#[test]
 fn endpoints_in_the_environment_alone_do_not_turn_status_to_etcd() {
     let server = OneAnswer::http("200 OK", &status_body());
     let environment =
@@ -243,6 +267,9 @@ fn faults_of_the_commands_that_ask_are_told_at_once_too() {
         "See bellwether status --help.",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), expected);
+    let Said { code, err, .. } = say(&["resign", "--cooldown", "2h"]);
+    assert_eq!(code, Some(64));
+    assert!(err.starts_with("error: --cooldown: \"2h\" is longer than 1h\n"), "{err}");
     let Said { code, err, .. } = say(&["status", "--api", ":1", "--etcd-endpoints", "http://localhost:2379"]);
     assert_eq!(code, Some(64));
     assert!(err.starts_with("error: --api: is set, and so is --etcd-endpoints; keep one of them\n"), "{err}");

@@ -1,6 +1,6 @@
 //! `bellwether run` as a process: how it starts and how it ends. No etcd is needed for that.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use bellwether::clock;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::program::{Said, bellwether, say};
@@ -31,7 +32,7 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 struct Sidecar {
     child: Child,
     api: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Sidecar {
@@ -43,9 +44,10 @@ impl Sidecar {
         let socket = folder.path().join("b.sock");
         let api = format!("unix:{}", socket.display());
         let mut command = bellwether(&[&arguments(&api, "127.0.0.1:0"), more].concat());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let log = File::create(folder.path().join("log")).expect("the folder takes files");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn();
         let child = child.expect("the binary that was just built starts");
-        let sidecar = Self { child, api, _folder: folder };
+        let sidecar = Self { child, api, folder };
         eventually("the local API is up", || UnixStream::connect(&socket).ok());
         sidecar
     }
@@ -53,6 +55,10 @@ impl Sidecar {
     fn send(&self, signal: &str) {
         let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("the log is text")
     }
 
     fn end(&mut self) -> ExitStatus {
@@ -101,6 +107,23 @@ fn a_system_call_that_does_not_come_back_does_not_keep_a_sidecar_that_has_stood_
     });
     sidecar.send("TERM");
     assert_eq!(sidecar.end().code(), Some(0));
+}
+
+#[test]
+fn the_first_line_of_a_log_says_who_takes_part_in_what_and_where() {
+    let mut sidecar = Sidecar::start();
+    sidecar.send("TERM");
+    assert_eq!(sidecar.end().code(), Some(0));
+    let log = sidecar.log();
+    let first: Value = serde_json::from_str(log.lines().next().unwrap_or_default()).expect("the log is JSON");
+    assert_eq!(first["message"], "campaigning", "{log}");
+    assert_eq!((&first["version"], &first["epoch"]), (&env!("CARGO_PKG_VERSION").into(), &0.into()));
+    assert_eq!((&first["identity"], &first["lease_ttl"]), (&"web-0".into(), &"15s".into()));
+    assert_eq!(
+        (&first["local_api"], &first["etcd_endpoints"]),
+        (&sidecar.api.as_str().into(), &"http://127.0.0.1:1".into())
+    );
+    assert!(first["telemetry"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:") && !at.ends_with(":0")), "{log}");
 }
 
 #[test]

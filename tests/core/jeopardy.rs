@@ -398,3 +398,38 @@ fn a_claim_given_up_for_a_rival_and_applied_late_leads_all_the_same() {
     scene.answer_all();
     assert!(scene.leads());
 }
+
+#[test]
+fn a_stream_dropped_after_a_timeout_opens_no_window_but_its_successors_end_does() {
+    let mut scene = Scene::new().leader();
+    let slow = scene.until_next_keep_alive();
+    scene.take(Operation::KeepAlive);
+    scene.pass(R);
+    assert!(scene.is_closed(slow));
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StreamEnded { .. })), 0);
+    let refused = scene.until_next_keep_alive();
+    scene.end_stream(refused);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StreamEnded { .. })), 1);
+}
+
+#[test]
+fn the_end_of_the_stream_in_use_opens_the_window_although_a_hedge_is_under_way() {
+    let mut scene = Scene::with_endpoints(2).leader();
+    let stream = scene.until_next_keep_alive();
+    scene.take(Operation::KeepAlive);
+    scene.pass(Duration::from_millis(500));
+    scene.end_stream(stream);
+    assert!(scene.remaining() <= WINDOW);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StreamEnded { .. })), 1);
+    scene.answer(Operation::KeepAlive);
+    scene.answer(Operation::Confirm);
+    assert!(scene.remaining() > WINDOW, "the hedge came in time");
+}
+
+#[test]
+fn a_lead_that_a_clock_jump_ended_is_no_lead_for_whatever_comes_next() {
+    let mut scene = Scene::new().leader();
+    scene.wall_jumps(M + NANO);
+    scene.event(Event::Resign { cooldown: Duration::ZERO });
+    assert_eq!(scene.transitions(), [(PublicState::Jeopardy, Reason::ClockJumped)]);
+}

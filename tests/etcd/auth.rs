@@ -87,15 +87,7 @@ async fn credentials_for_a_server_without_authentication_do_no_harm() -> Result<
 async fn requests_at_the_same_time_share_one_authentication() -> Result<()> {
     let server = server().await?;
     let mut adapter = Adapter::new(&config(&server, PASSWORD), ME)?;
-    let count = authentications(&server, async || {
-        for _ in 0..20 {
-            adapter.send(0, CALL_TIMEOUT, Call::Confirm);
-        }
-        for _ in 0..20 {
-            ensure!(matches!(adapter.event().await?, Event::Answered { result: Ok(_), .. }));
-        }
-        Ok(())
-    });
+    let count = authentications(&server, async || twenty_calls_at_once(&mut adapter).await);
     assert_eq!(count.await?, 1);
     Ok(())
 }
@@ -116,6 +108,16 @@ async fn a_token_that_expired_is_renewed_within_the_call() -> Result<()> {
     Ok(())
 }
 
+async fn twenty_calls_at_once(adapter: &mut Adapter) -> Result<()> {
+    for _ in 0..20 {
+        adapter.send(0, CALL_TIMEOUT, Call::Confirm);
+    }
+    for _ in 0..20 {
+        ensure!(matches!(adapter.event().await?, Event::Answered { result: Ok(_), .. }));
+    }
+    Ok(())
+}
+
 /// How many authentications `act` takes.
 async fn authentications(server: &EtcdServer, act: impl AsyncFnOnce() -> Result<()>) -> Result<u64> {
     let count = || metric(server, "grpc_server_started_total", "Authenticate");
@@ -130,15 +132,7 @@ async fn a_token_that_etcd_forgot_is_renewed_once_for_all_calls() -> Result<()> 
     let mut adapter = Adapter::new(&config(&server, PASSWORD), ME)?;
     adapter.lock().await?;
     server.change_password(USER, PASSWORD).await?;
-    let count = authentications(&server, async || {
-        for _ in 0..20 {
-            adapter.send(0, CALL_TIMEOUT, Call::Confirm);
-        }
-        for _ in 0..20 {
-            ensure!(matches!(adapter.event().await?, Event::Answered { result: Ok(_), .. }));
-        }
-        Ok(())
-    });
+    let count = authentications(&server, async || twenty_calls_at_once(&mut adapter).await);
     assert_eq!(count.await?, 1);
     Ok(())
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use support::Moment;
+use nix::sys::signal::Signal;
 use support::etcd::EtcdServer;
+use support::{HttpClient, Moment};
 
-use crate::flock::{Flock, Lead, VALID_UNTIL_UNTIL, figure, quick, wait_until};
+use crate::flock::{Flock, Lead, PATIENCE, VALID_UNTIL_UNTIL, figure, quick, wait_until};
 
 /// One leader whose answers are valid for as long as it may lead.
 async fn a_leader(arguments: &[&str]) -> Result<(EtcdServer, Flock, Lead)> {
@@ -112,6 +113,44 @@ async fn while_etcd_is_frozen_the_leader_stops_by_until_and_somebody_leads_after
     etcd.thaw()?;
     let new = flock.lead_since(thawed)?;
     ensure!(new.term >= old.term);
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_is_told_to_stop_while_etcd_is_away_exits_0_and_says_that_the_lock_is_left_to_expire()
+-> Result<()> {
+    let (mut etcd, mut flock, lead) = a_leader(&["--lease-ttl", "3s", "--reconnect-window", "60s"]).await?;
+    etcd.kill();
+    flock.sidecar("only")?.signal(Signal::SIGTERM)?;
+    let status = flock.sidecar("only")?.wait_exit(PATIENCE)?;
+    ensure!(status.code() == Some(0), "{status}");
+    flock.wait_for_log("only", "could not let go of the lock")?;
+    etcd.restart().await?;
+    flock.join("next")?;
+    let next = flock.next_term(&lead)?;
+    ensure!(next.name == "next");
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sidecar_that_starts_before_etcd_is_ready_and_alive_and_leads_when_etcd_is_there() -> Result<()> {
+    let mut etcd = EtcdServer::start_with(quick()).await?;
+    etcd.kill();
+    let begin = Moment::now();
+    let mut flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "2s"]]);
+    let options = flock.options("early");
+    flock.join_as("early", &options)?;
+    flock.wait_for("early", |status, body| status == 503 && body["etcd"] == "unreachable")?;
+    let telemetry = flock.sidecar("early")?.telemetry();
+    for path in ["/livez", "/readyz"] {
+        let status = HttpClient::new(telemetry, PATIENCE).get(path)?.status;
+        ensure!(status == 200, "{path} answers {status}: an etcd outage would take the application down");
+    }
+    flock.nobody_led_since(begin)?;
+    etcd.restart().await?;
+    flock.lead_since(begin)?;
     flock.end()?;
     Ok(())
 }

@@ -227,12 +227,14 @@ impl Flock {
         Ok(self.poller(name)?.samples().iter().filter_map(lead).collect())
     }
 
-    /// That nobody has answered 200 since this moment, and everybody has answered.
+    /// That nobody has answered 200 since this moment; everybody is asked once more.
     pub fn nobody_led_since(&self, since: Moment) -> Result<()> {
         for member in &self.members {
-            let samples = member.poller.samples_since(since);
-            ensure!(!samples.is_empty(), "{} has not been asked", member.name);
-            ensure!(samples.iter().all(|sample| sample.leading().is_none()), "{} led", member.name);
+            let now = Moment::now();
+            let answered = member.poller.wait_for(now, now.after(PATIENCE), |sample| sample.sent >= now);
+            ensure!(answered.is_some(), "{} does not answer", member.name);
+            let led = member.poller.samples_since(since).into_iter().find(|sample| sample.leading().is_some());
+            ensure!(led.is_none(), "{} led: {led:?}", member.name);
         }
         Ok(())
     }

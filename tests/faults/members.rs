@@ -9,8 +9,11 @@ use support::etcd::{EtcdCluster, EtcdOptions};
 
 use crate::flock::{Flock, Lead, VALID_UNTIL_UNTIL, figure, quick, wait_until};
 
-/// Long enough to ride out an election of these members, which takes a second at most.
-const TTL: &[&str] = &["--lease-ttl", "8s"];
+/// Long enough to ride out an election of these members, which takes a second or two on a busy machine, and
+/// renewed more often than by default, so that the stories need not wait.
+const TTL: &[&str] = &["--lease-ttl", "12s", "--keepalive-interval", "3s"];
+/// TTL − margin: from the last keep-alive that can have been answered.
+const LEADS_ON: Duration = Duration::from_millis(12_000 - 2400);
 
 async fn three_members() -> Result<EtcdCluster> {
     let calm = EtcdOptions {
@@ -116,8 +119,7 @@ async fn without_a_majority_the_leader_stops_by_until_and_its_term_resumes_with_
     let before = Moment::now();
     etcd.kill(0);
     etcd.kill(1);
-    // No keep-alive that left after this can have been answered: T − M from here on nobody may lead.
-    let until = Moment::now().after(Duration::from_millis(8000 - 1600));
+    let until = Moment::now().after(LEADS_ON);
     let no = flock.not_leading_since("leader", before)?;
     figure("majority lost to 503", format_args!("{:?}", no.received.since(before)));
     ensure!(flock.leads_so_far("leader")?.iter().all(|lead| lead.sample.sent < until), "it led beyond until");

@@ -14,9 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::flock::{Flock, LOCK_KEY, Lead, NEVER_EXPIRES, VALID_UNTIL_UNTIL, figure, quick, wait_for};
 
-/// TTL and margin of the stories in which the lock is taken away.
-const TTL: Duration = Duration::from_secs(30);
-const MARGIN: Duration = Duration::from_secs(6);
+/// TTL − margin of the stories in which the lock is taken away: no renewal lets a leader go on for longer.
+const LEADS_ON: Duration = Duration::from_secs(30 - 6);
 
 /// A leader and its heir, polled every millisecond.
 async fn leader_and_heir() -> Result<(EtcdServer, Flock, Lead)> {
@@ -51,7 +50,7 @@ fn the_old_leader_stops_and_the_heir_leads(
     let both = first.end_latest.since(second.begin_earliest);
     figure(&format!("{how}: both answered 200 for at most"), format_args!("{both:?}"));
     // The last renewal that can have been confirmed was sent before the lock was gone.
-    let until = after.after(TTL - MARGIN);
+    let until = after.after(LEADS_ON);
     ensure!(first.end_earliest < until, "{first} went on beyond until");
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Stores that are not the one they should be: two clusters in one list, an address that changed hands, a store
 //! that was wiped.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use support::Moment;
 use support::etcd::{EtcdOptions, EtcdServer};
 
-use crate::flock::{Flock, VALID_UNTIL_UNTIL, quick};
+use crate::flock::{Flock, VALID_UNTIL_UNTIL, quick, wait_until};
 use crate::network::proxy_to;
 
 #[tokio::test]
@@ -68,14 +70,20 @@ async fn after_the_store_was_wiped_nobody_leads_until_restarted_with_a_higher_ep
     flock.join("two")?;
     let old = flock.lead_of_one("one", Moment::now())?;
     etcd.wipe().await?;
-    let wiped = Moment::now();
     for name in ["one", "two"] {
         let line = flock.wait_for_log(name, "revision went back")?;
         ensure!(line.contains("--epoch 1"), "{line}");
         let why = flock.sidecar(name)?.status()?["not_leading"].to_string();
         ensure!(why.contains("--epoch"), "{why}");
     }
-    flock.nobody_led_since(wiped)?;
+    // Both know. Nobody leads in the new store, however long it has been there: renewals and claims would be due.
+    let known = Moment::now();
+    wait_until(known.after(Duration::from_secs(2)));
+    flock.nobody_led_since(known)?;
+    // And nobody did before they knew, except the old leader, by its old term.
+    for name in ["one", "two"] {
+        ensure!(flock.leads_so_far(name)?.iter().all(|lead| lead.term == old.term), "{name} led anew");
+    }
 
     // Who only starts cannot know: the operator raises the epoch of each, and terms grow again.
     for name in ["one", "two"] {
@@ -84,7 +92,8 @@ async fn after_the_store_was_wiped_nobody_leads_until_restarted_with_a_higher_ep
     let new = flock.next_term(&old)?;
     ensure!(new.term.0 == 1, "{new:?}");
     ensure!(new.term.1 < old.term.1, "the token alone would not have grown");
-    flock.end()?;
+    let audit = flock.end()?;
+    ensure!(audit.reigns.len() == 2, "{audit}");
     Ok(())
 }
 

@@ -26,6 +26,10 @@ const ELECTIONS: usize = 5;
 const FLOODS: usize = 12;
 /// Requests in one write on each of them.
 const PIPELINED: usize = 8;
+/// Connections from before the stop that are idle then, and ask while the leader is stopped.
+const LATE: usize = 4;
+/// How often those ask: many times within the stop.
+const LATE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What came of all trials.
 #[derive(Debug, Default)]
@@ -67,38 +71,41 @@ impl Tally {
 
 /// Stops the leader for two leases while it is busy, and lets it go on.
 fn freeze_and_thaw(flock: &mut Flock, lead: &Lead, tally: &mut Tally) -> Result<()> {
-    let options =
-        PollerOptions { interval: Duration::ZERO, timeout: PATIENCE, pipelined: PIPELINED, ..PollerOptions::default() };
+    let patient = PollerOptions { timeout: PATIENCE, ..PollerOptions::default() };
+    let flood = PollerOptions { interval: Duration::ZERO, pipelined: PIPELINED, ..patient };
+    let late = PollerOptions { interval: LATE_INTERVAL, ..patient };
+    let fresh = PollerOptions { fresh_connections: true, ..patient };
+    let all = [&[flood; FLOODS][..], &[late; LATE], &[fresh]].concat();
     let begin = Moment::now();
     let sidecar = flock.sidecar(&lead.name)?;
-    let floods = (0..FLOODS).map(|_| sidecar.poll(options)).collect::<Result<Vec<Poller>>>()?;
+    let pollers = all.into_iter().map(|options| sidecar.poll(options)).collect::<Result<Vec<Poller>>>()?;
     let answered_since = |poller: &Poller, since: Moment| {
         let found = poller.wait_for(since, since.after(PATIENCE), |sample| sample.sent >= since);
-        found.map(|_| ()).context("a flood was not answered")
+        found.map(|_| ()).context("a poller was not answered")
     };
-    for flood in &floods {
-        answered_since(flood, begin)?;
+    for poller in &pollers {
+        answered_since(poller, begin)?;
     }
     flock.sidecar(&lead.name)?.freeze()?;
     let frozen = Moment::now();
     wait_until(frozen.after(2 * TTL));
     let thawed = Moment::now();
     flock.sidecar(&lead.name)?.thaw()?;
-    for poller in floods.iter().chain([flock.poller(&lead.name)?]) {
+    for poller in pollers.iter().chain([flock.poller(&lead.name)?]) {
         answered_since(poller, thawed)?;
     }
-    judge(flock, lead, floods, [begin, frozen, thawed], tally)
+    judge(flock, lead, pollers, [begin, frozen, thawed], tally)
 }
 
-fn judge(flock: &mut Flock, lead: &Lead, floods: Vec<Poller>, times: [Moment; 3], tally: &mut Tally) -> Result<()> {
+fn judge(flock: &mut Flock, lead: &Lead, pollers: Vec<Poller>, times: [Moment; 3], tally: &mut Tally) -> Result<()> {
     let [begin, frozen, thawed] = times;
     let polled = flock.poller(&lead.name)?.samples_since(begin);
     // A busy machine may have cost it its term before: then this was no trial.
     let last_before = polled.iter().rev().find(|sample| sample.received <= frozen);
     tally.trials += usize::from(last_before.and_then(Sample::leading).is_some());
     let mut caught = usize::from(tally.take_in(&polled, lead.term, frozen, thawed));
-    for flood in floods {
-        let samples = flood.stop();
+    for poller in pollers {
+        let samples = poller.stop();
         caught += usize::from(tally.take_in(&samples, lead.term, frozen, thawed));
         flock.also_seen(&lead.name, samples);
     }

@@ -62,8 +62,9 @@ async fn an_idle_connection_is_closed_after_a_while_and_not_sooner() -> Result<(
     let limits = Limits { head: Duration::from_millis(50), idle: Duration::from_millis(400), ..LocalApi::LIMITS };
     let sidecar = with(limits).await?;
     let mut client = sidecar.client().await?;
-    client.ask("GET", "/leader").await?;
+    // Before the request: the server may be idle long before this task hears its answer.
     let idle = clock::now().boot;
+    client.ask("GET", "/leader").await?;
     client.until_closed().await?;
     assert!(elapsed(idle) >= limits.idle, "{:?}: the time to send a request does not run while idle", elapsed(idle));
     Ok(())

@@ -41,6 +41,8 @@ struct StatusBody {
     candidates: Vec<CandidateBody>,
     #[serde(default)]
     candidates_total: u64,
+    #[serde(default)]
+    endpoints: Vec<EndpointBody>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +50,19 @@ struct CandidateBody {
     identity: String,
     #[serde(default)]
     registered_at: Option<String>,
+    #[serde(default)]
+    leading_since: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct EndpointBody {
+    url: String,
+    #[serde(default)]
+    health: String,
+    #[serde(default)]
+    failed_operation: Option<String>,
+    #[serde(default)]
+    failure: Option<String>,
 }
 
 fn report(address: &ApiAddress, body: StatusBody) -> Report {
@@ -55,11 +70,15 @@ fn report(address: &ApiAddress, body: StatusBody) -> Report {
     if body.etcd == "unreachable" {
         notes.push("etcd does not answer this sidecar: what it tells is what it last heard".into());
     }
+    notes.extend(body.endpoints.iter().filter_map(trouble));
     let leader = (!body.name.is_empty()).then_some(body.name);
+    // The sidecar's own `since` counts from when it saw the leader, which may be when it started.
+    let leads = |candidate: &&CandidateBody| Some(&candidate.identity) == leader.as_ref();
+    let leading_since = body.candidates.iter().find(leads).and_then(|candidate| candidate.leading_since.clone());
     let queue = body.candidates.into_iter().map(|candidate| (candidate.identity, candidate.registered_at));
     Report {
         election: body.election,
-        since: body.since,
+        since: leading_since.or(body.since),
         candidates: with_roles(queue, leader.as_deref()),
         candidates_total: body.candidates_total,
         leader: leader.map(|identity| Leader { identity, epoch: body.epoch, term: body.term, lease_remaining_s: None }),
@@ -71,5 +90,20 @@ fn report(address: &ApiAddress, body: StatusBody) -> Report {
             not_leading: body.not_leading,
         },
         notes,
+    }
+}
+
+/// What is wrong with an endpoint, if anything.
+fn trouble(endpoint: &EndpointBody) -> Option<String> {
+    let EndpointBody { url, health, failed_operation, failure } = endpoint;
+    match health.as_str() {
+        "failing" => {
+            let operation = failed_operation.as_deref().unwrap_or("unknown");
+            let failure = failure.as_deref().unwrap_or("unknown");
+            Some(format!("endpoint {url} fails: {failure} at {operation}; the sidecar's log has the words"))
+        }
+        "refused" => Some(format!("endpoint {url} belongs to another cluster and is not asked; see --etcd-endpoints")),
+        // What other versions may say is not trouble until it is known to be.
+        _ => None,
     }
 }
