@@ -17,6 +17,8 @@ use crate::election::{
 /// A standing fault that needs a person is said again after this long: often enough for whoever looks at the
 /// last minutes of a log, rare enough to leave other lines in it.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
+/// An outage is said again after this long, without which a log's last hour could look healthy.
+const SAY_OUTAGE_AGAIN: Duration = Duration::from_mins(10);
 /// A failure that has not been met for this long is over, and its return is news: longer than the candidate waits
 /// before it tries an endpoint again.
 const FORGET_FAILURE: Duration = Duration::from_mins(1);
@@ -32,13 +34,20 @@ pub struct Reporter {
     led: bool,
     /// Whether a leader's keep-alive stream was said to have ended, and not yet what came of it.
     stream_ended: bool,
-    /// What failed where, and when last: the first of a series is said, the rest is noise. At most one entry per
-    /// endpoint and kind.
-    failing: HashMap<(EndpointId, CallErrorKind), Instant>,
+    /// What fails where: the first of a series is said, and then one once in a while; the rest is noise. At most
+    /// one entry per endpoint and kind.
+    failing: HashMap<(EndpointId, CallErrorKind), Series>,
     /// When each standing fault was last said.
     said: HashMap<Standing, Instant>,
     /// The version each endpoint last told.
     versions: HashMap<EndpointId, String>,
+}
+
+/// One kind of failure of one endpoint, again and again.
+#[derive(Clone, Copy, Debug)]
+struct Series {
+    last: Instant,
+    said: Instant,
 }
 
 /// Faults that last until a person acts, and that are met again at every retry.
@@ -164,9 +173,9 @@ impl Reporter {
         message: &str,
         now: Instant,
     ) {
-        let last = self.failing.insert((endpoint, kind), now);
+        let is_news = self.is_news(endpoint, kind, now);
         let (url, operation, code) = (self.url(endpoint), operation.as_str(), kind.as_str());
-        if last.is_some_and(|last| now.since(last) < FORGET_FAILURE) {
+        if !is_news {
             debug!(endpoint = url, operation, code, error = message, "etcd failed again");
             return;
         }
@@ -190,6 +199,16 @@ impl Reporter {
             CallErrorKind::Tls => "trying again; check --etcd-ca-file, --etcd-cert-file and --etcd-server-name",
         };
         warn!(endpoint = url, operation, code, error = message, "etcd failed: {next}");
+    }
+
+    /// Whether a failure begins a series, or is the one of a long series that is to be said again.
+    fn is_news(&mut self, endpoint: EndpointId, kind: CallErrorKind, now: Instant) -> bool {
+        let say_again = if needs_a_person(kind) { SAY_AGAIN } else { SAY_OUTAGE_AGAIN };
+        let key = (endpoint, kind);
+        let known = self.failing.get(&key).filter(|series| now.since(series.last) < FORGET_FAILURE);
+        let said = known.map(|series| series.said).filter(|said| now.since(*said) < say_again);
+        self.failing.insert(key, Series { last: now, said: said.unwrap_or(now) });
+        said.is_none()
     }
 
     fn etcd_back(&mut self) {
@@ -367,6 +386,20 @@ fn numbers_of(term: Option<Term>) -> (Option<i64>, Option<u64>) {
 /// In milliseconds, as a number, so that logs can be sorted by it.
 fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
+}
+
+/// Whether no waiting will mend it.
+const fn needs_a_person(kind: CallErrorKind) -> bool {
+    match kind {
+        CallErrorKind::Unauthenticated | CallErrorKind::PermissionDenied | CallErrorKind::Tls => true,
+        // It needs one, and has a notice of its own that says so.
+        CallErrorKind::NoSpace => false,
+        CallErrorKind::Unavailable
+        | CallErrorKind::Timeout
+        | CallErrorKind::LeaseNotFound
+        | CallErrorKind::Compacted
+        | CallErrorKind::Other => false,
+    }
 }
 
 fn renewal_failed(failure: RenewalFailure) {

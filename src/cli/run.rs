@@ -8,9 +8,9 @@ use crate::config::{Config, ConfigFault, FaultKind, Faults, Sources, Surrounding
 use crate::driver::{self, DriverError};
 use crate::etcd::EtcdError;
 use crate::http::HttpError;
+use crate::logs;
 #[cfg(feature = "sabotage")]
 use crate::protections::Protections;
-use crate::telemetry;
 
 /// The two flags without a default first.
 pub const USAGE: &str = "bellwether run --election <NAME> --etcd-endpoints <URL,…> [OPTIONS]";
@@ -58,7 +58,7 @@ pub fn run(flags: &RunFlags, sources: &Sources) -> Result<Exit, Vec<ConfigFault>
 }
 
 async fn drive(config: Config) -> Exit {
-    if let Err(error) = telemetry::init(config.log) {
+    if let Err(error) = logs::init(config.log) {
         complain(&format!("error: {error}\n"));
         return Exit::Internal;
     }

@@ -21,6 +21,7 @@ use super::connection::{AnswerInProgress, Connection, CountedBody, WatchedStream
 use super::listener::{Listener, Stream};
 use super::refusal::Refusal;
 use super::{HttpError, Shared};
+use crate::election::Instant;
 use crate::metrics::Path;
 
 /// The most bytes of a request's line and headers, and of what is buffered for a connection each way: the
@@ -30,6 +31,8 @@ pub const HEAD_BYTES_MOST: usize = 8192;
 const HEADERS_MOST: usize = 64;
 /// How long to wait when the process has no file descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often that is said, per listener: each pause would be twenty lines a second.
+const ACCEPT_WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// What one listener allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +128,7 @@ impl Server {
     async fn accept_all(self, listener: Listener) -> Infallible {
         let mut tasks = JoinSet::new();
         let mut places: Vec<Place> = Vec::with_capacity(self.limits.connections);
+        let mut warned_at: Option<Instant> = None;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -141,7 +145,11 @@ impl Server {
                     }
                     Err(error) if is_the_peers(&error) => {}
                     Err(error) => {
-                        tracing::warn!(%listener, %error, "cannot accept a connection; closing the one silent for longest");
+                        let now = (self.shared.clock())().boot;
+                        if warned_at.is_none_or(|at| now.since(at) >= ACCEPT_WARN_EVERY) {
+                            warned_at = Some(now);
+                            tracing::warn!(%listener, %error, "cannot accept a connection; closing the one silent for longest");
+                        }
                         close_longest_silent(&mut places);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }

@@ -164,6 +164,14 @@ fn a_failure_that_comes_back_after_a_while_is_said_again() {
     notices.push(down());
     assert_eq!(reported(&notices).0.len(), 2);
     assert_eq!(reported(&vec![down(); 600]).0.len(), 1, "ten minutes without a pause");
+    assert_eq!(reported(&vec![down(); 601]).0.len(), 2, "and then once more");
+}
+
+#[test]
+fn a_failure_that_needs_a_person_is_said_again_once_a_minute() {
+    for kind in [CallErrorKind::Unauthenticated, CallErrorKind::PermissionDenied, CallErrorKind::Tls] {
+        assert_eq!(reported(&vec![failed(0, kind); 121]).0.len(), 3, "{kind:?}");
+    }
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn an_election_without_a_leader_is_an_answer_too() {
     let Said { code, out, .. } = say(&["status", "--api", &server.address]);
     assert_eq!(code, Some(0));
     assert!(out.contains("\nLeader    none\n"), "{out}");
-    assert!(out.contains("\nNote      etcd does not answer this sidecar"), "{out}");
+    assert!(out.contains("\nNote      etcd gives this sidecar no answer it can use"), "{out}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ struct EndpointBody {
 fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let mut notes = Vec::new();
     if body.etcd == "unreachable" {
-        notes.push("etcd does not answer this sidecar: what it tells is what it last heard".into());
+        notes.push("etcd gives this sidecar no answer it can use: what is told here is what it last heard".into());
     }
     notes.extend(body.endpoints.iter().filter_map(trouble));
     let leader = (!body.name.is_empty()).then_some(body.name);

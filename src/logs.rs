@@ -12,7 +12,7 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Logs could not be set up.
 #[derive(Debug, Error)]
-pub enum TelemetryError {
+pub enum LogsError {
     /// The filter built from the level cannot be read: a bug.
     #[error("the log filter is not valid: {0}")]
     Filter(#[from] ParseError),
@@ -25,14 +25,14 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// It was done before.
-pub fn init(config: LogConfig) -> Result<(), TelemetryError> {
+pub fn init(config: LogConfig) -> Result<(), LogsError> {
     subscriber(config, io::stderr().is_terminal(), io::stderr)?.try_init()?;
     Ok(())
 }
 
 type Subscriber = Box<dyn tracing::Subscriber + Send + Sync>;
 
-fn subscriber<W>(config: LogConfig, terminal: bool, writer: W) -> Result<Subscriber, TelemetryError>
+fn subscriber<W>(config: LogConfig, terminal: bool, writer: W) -> Result<Subscriber, LogsError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
