@@ -127,7 +127,13 @@ fn usage(error: &clap::Error) -> Exit {
 /// Runs one of the commands that ask and end.
 fn in_runtime(outcome: impl Future<Output = Result<Exit, Vec<ConfigFault>>>) -> Result<Exit, Vec<ConfigFault>> {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(outcome),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(outcome);
+            // Dropping the runtime would wait for threads in system calls: a silent name server would keep a
+            // sidecar that has stood down until Kubernetes kills it.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => {
             complain(&format!("error: the system refused what a start needs: {error}\n"));
             Ok(Exit::CannotStart)

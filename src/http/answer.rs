@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::shared::About;
 use crate::election::{
     CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, PublicState, Reading, RecentTerm,
-    Timings, Until, View, WallTime,
+    Term, Timings, View, WallTime,
 };
 
 /// What can be said at one moment. Everything an answer says of leading comes from here, so that status line,
@@ -31,15 +31,15 @@ pub(super) struct Leading {
     pub(super) valid_for: Duration,
     /// When that ends.
     pub(super) promised: Instant,
-    /// From when on it must not even leave.
-    pub(super) until: Until,
+    /// The term it speaks of: once this candidate does not lead it any more, the answer must not even leave.
+    pub(super) term: Term,
 }
 
 impl<'a> Moment<'a> {
     pub(super) fn new(view: &'a View, about: &'a About, now: Reading) -> Self {
         let leading = view.lead.filter(|_| view.leads(now)).map(|lead| {
             let valid_for = view.valid_for(now, about.timings.answer_validity());
-            Leading { valid_for, promised: now.boot.after(valid_for), until: lead.until }
+            Leading { valid_for, promised: now.boot.after(valid_for), term: lead.term }
         });
         // The name is compared with one's own by users of `/`: it must not say what the status would deny.
         let names_itself = |leader: &&KnownLeader| leader.identity == about.identity;

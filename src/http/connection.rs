@@ -15,9 +15,8 @@ use tokio::time::Instant as TimerInstant;
 
 use super::listener::Stream;
 use super::promises::{AnswerGuard, Promises};
-use super::{Clock, Limits};
-use crate::election::{Instant, Until};
-use crate::protections::Protections;
+use super::{Limits, Shared};
+use crate::election::{Instant, Term};
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +48,7 @@ impl fmt::Display for Peer {
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: Peer,
-    clock: Clock,
+    shared: Arc<Shared>,
     limits: Limits,
     progress: Mutex<Progress>,
 }
@@ -64,8 +63,8 @@ struct Progress {
     open: usize,
     /// The guards of answers that hyper has whole and the socket may not have yet.
     unsent: Vec<AnswerGuard>,
-    /// Of the oldest answer on its way that says "I lead": from when on it must not leave any more.
-    leading_until: Option<Until>,
+    /// The term that the oldest answer on its way that says "I lead" speaks of.
+    leading_term: Option<Term>,
 }
 
 /// What the connection waits for; each phase has its limit.
@@ -80,11 +79,11 @@ enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(peer: Peer, clock: Clock, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(peer: Peer, shared: Arc<Shared>, limits: Limits) -> Arc<Self> {
         let now = timer_now();
         let phase = Phase::Head { since: now };
-        let progress = Progress { phase, last_request: now, open: 0, unsent: Vec::new(), leading_until: None };
-        Arc::new(Self { peer, clock, limits, progress: Mutex::new(progress) })
+        let progress = Progress { phase, last_request: now, open: 0, unsent: Vec::new(), leading_term: None };
+        Arc::new(Self { peer, shared, limits, progress: Mutex::new(progress) })
     }
 
     pub(super) fn peer(&self) -> Peer {
@@ -140,11 +139,14 @@ impl Connection {
         }
     }
 
-    /// Whether an answer that says "I lead" waits to be written and must not leave any more: the process may
-    /// have been stopped between the check and this write.
+    /// Whether an answer that says "I lead" waits to be written and must not leave any more. The process may have
+    /// been stopped between the check and this write; or the client was slow to read, and what the answer says is
+    /// over: the drain timeout does not wait for such a client, and the lock may be another's by now.
     fn is_too_late_to_write(&self) -> bool {
-        let until = self.progress().leading_until;
-        until.is_some_and(|until| !Protections::NO_REQUEST_CHECK.taken_away() && until.passed((self.clock)()))
+        let Some(term) = self.progress().leading_term else { return false };
+        let view = self.shared.view();
+        let leads_it = view.lead.is_some_and(|lead| lead.term == term) && view.leads((self.shared.clock())());
+        !leads_it
     }
 
     /// The socket has taken everything hyper had.
@@ -152,7 +154,7 @@ impl Connection {
         let mut progress = self.progress();
         let sent = std::mem::take(&mut progress.unsent);
         if progress.open == 0 {
-            progress.leading_until = None;
+            progress.leading_term = None;
             if let Phase::Answer { .. } = progress.phase {
                 progress.phase = Phase::Idle { since: timer_now() };
             }
@@ -175,14 +177,14 @@ pub(super) struct AnswerInProgress {
 }
 
 impl AnswerInProgress {
-    /// The answer says that this candidate leads: it may be relied on until `promised` and must not leave
-    /// from `until` on. To be called before the answer is handed to anybody.
-    pub(super) fn says_leading(&self, promised: Instant, until: Until) {
+    /// The answer says that this candidate leads `term`: it may be relied on until `promised`, and must not leave
+    /// once the term is led no more. To be called before the answer is handed to anybody.
+    pub(super) fn says_leading(&self, promised: Instant, term: Term) {
         if let Some(guard) = &self.guard {
             guard.promise(promised);
         }
-        // Of several answers on their way the first expires first.
-        self.connection.progress().leading_until.get_or_insert(until);
+        // Of several answers on their way the first speaks of the oldest term.
+        self.connection.progress().leading_term.get_or_insert(term);
     }
 }
 

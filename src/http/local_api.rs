@@ -73,7 +73,7 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 /// Writes down what an answer commits to, before it is handed to anybody.
 fn commit(answer: &AnswerInProgress, leading: Option<Leading>) {
     if let Some(leading) = leading {
-        answer.says_leading(leading.promised, leading.until);
+        answer.says_leading(leading.promised, leading.term);
     }
 }
 

@@ -136,7 +136,7 @@ impl Server {
                         while places.len() >= self.limits.connections {
                             close_longest_silent(&mut places);
                         }
-                        let connection = Connection::new(peer, self.shared.clock(), self.limits);
+                        let connection = Connection::new(peer, Arc::clone(&self.shared), self.limits);
                         let task = tasks.spawn(self.serve_connection(stream, Arc::clone(&connection)));
                         places.push(Place { connection, task });
                         // Lets every connection that has a request answer it before the next one is taken:

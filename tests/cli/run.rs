@@ -1,7 +1,8 @@
 //! `bellwether run` as a process: how it starts and how it ends. No etcd is needed for that.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -36,10 +37,13 @@ struct Sidecar {
 
 impl Sidecar {
     fn start() -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
+        Self::start_in(TempDir::new().expect("a temporary folder"), &[])
+    }
+
+    fn start_in(folder: TempDir, more: &[&str]) -> Self {
         let socket = folder.path().join("b.sock");
         let api = format!("unix:{}", socket.display());
-        let mut command = bellwether(&arguments(&api, "127.0.0.1:0"));
+        let mut command = bellwether(&[&arguments(&api, "127.0.0.1:0"), more].concat());
         let log = File::create(folder.path().join("log")).expect("the folder takes files");
         let child = command.stdout(Stdio::null()).stderr(log).spawn();
         let child = child.expect("the binary that was just built starts");
@@ -82,6 +86,27 @@ fn a_signal_stops_it_in_order_with_exit_code_0() {
         sidecar.send(signal);
         assert_eq!(sidecar.end().code(), Some(0), "{signal}");
     }
+}
+
+/// A name server that is silent, or a file on a network that is gone: the thread that waits for it cannot be
+/// interrupted, and must not keep the process. Here it is a pipe that nobody writes to.
+#[test]
+fn a_system_call_that_does_not_come_back_does_not_keep_a_sidecar_that_has_stood_down() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (password, pipe) = (folder.path().join("password"), folder.path().join("pipe"));
+    fs::write(&password, "secret").expect("a file in a fresh folder");
+    let file = password.display().to_string();
+    let mut sidecar = Sidecar::start_in(folder, &["--etcd-user", "web", "--etcd-password-file", &file]);
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+    fs::rename(&pipe, &password).expect("both are in one folder");
+    // A pipe can be opened like this only once somebody reads it. Nothing is ever written.
+    let non_blocking = nix::libc::O_NONBLOCK;
+    let _silent = eventually("the password is read again", || {
+        OpenOptions::new().write(true).custom_flags(non_blocking).open(&password).ok()
+    });
+    sidecar.send("TERM");
+    assert_eq!(sidecar.end().code(), Some(0));
 }
 
 #[test]

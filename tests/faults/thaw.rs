@@ -181,7 +181,8 @@ async fn a_thawed_leader_never_answers_200() -> Result<()> {
     figure(
         "thawed leaders",
         format_args!(
-            "{} trials, {} answers after the thaw, {} of them 200; trials stopped between check and reply: {}",
+            "{} trials, {} answers after the thaw, {} of them a 200 decided after it; trials in which a 200 decided \
+             before the stop was written after it: {}",
             tally.trials,
             tally.answered,
             tally.wrong.len(),

@@ -48,6 +48,11 @@ impl Client {
         Ok(Self { socket: Box::new(UnixStream::connect(path).await?), received: Vec::new() })
     }
 
+    /// On a socket that is connected already, and does not block.
+    pub fn unix_of(socket: std::os::unix::net::UnixStream) -> Result<Self> {
+        Ok(Self { socket: Box::new(UnixStream::from_std(socket)?), received: Vec::new() })
+    }
+
     /// Sends a request with `Host: localhost` and no other header.
     pub async fn ask(&mut self, method: &str, target: &str) -> Result<Answer> {
         self.ask_with(method, target, &["Host: localhost"]).await

@@ -1,13 +1,16 @@
 //! Answers are promises: what a voluntary release has to wait for.
 
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::Result;
+use bellwether::http::{Limits, LocalApi};
 #[cfg(feature = "sabotage")]
 use bellwether::protections::Protections;
 use futures_util::FutureExt;
 
-use crate::client::Client;
+use crate::client::{Client, request};
 use crate::sidecar::{LEAD, Options, Sidecar, advance, leading, standby, stop_after_next_reading};
 
 #[tokio::test]
@@ -51,6 +54,51 @@ async fn without_validity_there_is_nothing_to_wait_for_once_an_answer_has_left()
     let answer = sidecar.client().await?.ask("GET", "/leader").await?;
     assert_eq!((answer.status, &answer.json()["valid_for_ms"]), (200, &0.into()));
     assert!(sidecar.shared.promises().settled().now_or_never().is_some());
+    Ok(())
+}
+
+/// Sends requests and reads no answer until the socket is full and an answer waits behind it.
+async fn fill(socket: &UnixStream) -> Result<()> {
+    let requests = request("GET", "/status", &["Host: localhost"]).repeat(16);
+    let mut idle = 0;
+    while idle < 10 {
+        match (&mut &*socket).write(requests.as_bytes()) {
+            Ok(_) => idle = 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => idle += 1,
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// What has been written so far, without letting the server write more: it runs on this very thread.
+fn read_written(mut socket: &UnixStream) -> Result<String> {
+    let mut written = Vec::new();
+    match socket.read_to_end(&mut written) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(String::from_utf8_lossy(&written).into_owned()),
+        ended => anyhow::bail!("the connection is closed already: {ended:?}"),
+    }
+}
+
+/// The drain timeout does not wait for a client that does not read. What it reads later is no 200.
+#[tokio::test]
+async fn an_answer_that_a_client_was_too_slow_to_take_does_not_leave_once_the_view_does_not_lead() -> Result<()> {
+    // So that the server closes soon what has nothing more to say.
+    let soon = Duration::from_millis(500);
+    let limits = Limits { head: soon, idle: soon, ..LocalApi::LIMITS };
+    let sidecar = Sidecar::start_with(Options { limits, ..Options::default() }).await?;
+    sidecar.publish(leading());
+    let socket = UnixStream::connect(&sidecar.socket)?;
+    socket.set_nonblocking(true)?;
+    fill(&socket).await?;
+    advance(Duration::from_secs(1));
+    assert!(sidecar.shared.promises().settled().now_or_never().is_none(), "an answer waits to be written");
+    sidecar.publish(standby());
+    let before = read_written(&socket)?;
+    assert!(before.contains(r#""leading":true"#));
+    let after = Client::unix_of(socket)?.until_closed().await?;
+    assert!(!String::from_utf8_lossy(&after).contains(r#""leading":true"#));
     Ok(())
 }
 
