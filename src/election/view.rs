@@ -142,6 +142,8 @@ impl EtcdContact {
 pub enum NotLeading {
     /// Not registered yet.
     Starting,
+    /// etcd has not answered what was asked for longer than an attempt may take.
+    EtcdUnreachable,
     /// Another live candidate has this identity.
     IdentityTaken,
     /// Another candidate holds the lock.
@@ -170,6 +172,7 @@ impl NotLeading {
     pub fn sentence(&self) -> String {
         match self {
             Self::Starting => "it has not registered in etcd yet".into(),
+            Self::EtcdUnreachable => "etcd does not answer, or refuses; who holds the lock is not known".into(),
             Self::IdentityTaken => "another live candidate has the same identity".into(),
             Self::LockHeld(holder) => format!("{holder} holds the lock"),
             Self::LockWithoutLease(holder) => {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    Call, EndpointId, Event, NotLeading, Notice, OpId, Operation, PublicState, Reason, Request, TimingsRequest,
+    Call, EndpointId, Event, Identity, NotLeading, Notice, OpId, Operation, PublicState, Reason, Request,
+    TimingsRequest,
 };
 
-use crate::scene::{K, M, MILLI, NANO, Pending, R, RIVAL, RIVAL_LEASE, Scene, T};
+use crate::scene::{K, M, ME, MILLI, NANO, Pending, R, RIVAL, RIVAL_LEASE, Scene, T};
 
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -275,6 +276,21 @@ fn a_leader_whose_key_is_deleted_stands_down_at_once_and_lets_others_go_first() 
     assert!(scene.etcd.lock().is_none());
     scene.live(MILLI * 2);
     assert!(scene.leads(), "nobody else wanted it");
+}
+
+#[test]
+fn a_leader_whose_key_is_deleted_goes_to_the_end_of_the_line() {
+    let mut scene = Scene::new().leader();
+    let me = Identity::new(ME);
+    let place = scene.etcd.candidate(&me).expect("registered").create_revision;
+    scene.rival_registers(RIVAL, RIVAL_LEASE);
+    let rival = scene.etcd.candidate(&Identity::new(RIVAL)).expect("registered").create_revision;
+    assert!(place < rival);
+    scene.etcd.operator_deletes_lock();
+    scene.catch_up();
+    scene.answer_all();
+    let place = scene.etcd.candidate(&me).expect("registered anew").create_revision;
+    assert!(place > rival, "an heir that stays away would only delay the next handover");
 }
 
 #[test]

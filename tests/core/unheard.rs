@@ -1,6 +1,6 @@
 //! Whether etcd is heard: it can hear the candidate and not be heard, and it can answer with a refusal.
 
-use bellwether::election::{CallErrorKind, EtcdContact, Operation, PublicState, Reason};
+use bellwether::election::{CallErrorKind, EtcdContact, NotLeading, Operation, PublicState, Reason};
 
 use crate::scene::{K, MILLI, R, Scene, T};
 
@@ -29,6 +29,15 @@ fn while_it_is_not_heard_that_the_lease_is_alive_it_goes_on_asking_and_renews_wh
     assert_eq!(scene.transitions().last(), Some(&(PublicState::Leading, Reason::Resumed)));
     scene.live(K + MILLI);
     assert!(scene.leads());
+}
+
+#[test]
+fn a_standby_that_does_not_hear_etcd_does_not_say_who_holds_the_lock() {
+    let mut scene = Scene::new().heir();
+    assert!(matches!(scene.view().not_leading, Some(NotLeading::LockHeld(_))));
+    scene.unheard(T + K);
+    assert_eq!(scene.view().etcd, EtcdContact::Unreachable);
+    assert_eq!(scene.view().not_leading, Some(NotLeading::EtcdUnreachable));
 }
 
 #[test]

@@ -47,6 +47,13 @@ impl Candidate {
         }
     }
 
+    /// Gives up the place in the line, to register anew at its end.
+    pub(super) fn leave_place(&mut self) {
+        if let Registration::Registered { create_revision } = self.registration {
+            self.registration = Registration::Leaving { create_revision };
+        }
+    }
+
     /// Registered, the lock read, and every endpoint heard of or given up on: a list that names two
     /// clusters is found out before it can elect two leaders.
     fn may_stand_by(&self) -> bool {

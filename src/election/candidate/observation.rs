@@ -141,10 +141,11 @@ impl Candidate {
             Some(lock) if lock.lease == lease && lock.is_untouched() => return,
             Some(_) => Reason::LockOverwritten,
         };
-        // Whoever removed a leader's key wants another leader: let the others go first. In Jeopardy it has
-        // most likely expired.
+        // Whoever removed a leader's key wants another leader: let the others go first, and do not stand in
+        // their way as an heir that does not claim. In Jeopardy it has most likely expired.
         if let State::Leading { .. } = self.state {
             self.stay_away_until = Some(now.boot.after(self.lease_ttl()));
+            self.leave_place();
         }
         self.forget_place();
         self.transition(reason, State::lose);

@@ -113,6 +113,9 @@ impl Candidate {
     }
 
     fn not_leading_in_line(&self) -> NotLeading {
+        if self.unreachable {
+            return NotLeading::EtcdUnreachable;
+        }
         if self.state == State::Starting {
             return NotLeading::Starting;
         }

@@ -8,7 +8,6 @@ use crate::election::ids::{OpId, Revision};
 use crate::election::instant::{Instant, Reading};
 use crate::election::lease::LeaseState;
 use crate::election::notice::{Notice, Reason};
-use crate::election::sight::Registration;
 use crate::election::state::{Goal, StandingDown, State, Step};
 
 /// How many attempt timeouts a release on the way out may take: one that fails and one that works. After
@@ -136,9 +135,7 @@ impl Candidate {
                 self.answers_hold_until = None;
                 self.stay_away_until = Some(now.boot.after(cooldown));
                 self.forget_place();
-                if let Registration::Registered { create_revision } = self.registration {
-                    self.registration = Registration::Leaving { create_revision };
-                }
+                self.leave_place();
                 self.sight.forget();
                 self.transition(Reason::Resigned, State::rejoin);
             }
