@@ -21,7 +21,6 @@ use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
 use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry};
 use crate::metrics::Metrics;
-use crate::protections::Protections;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals};
 
@@ -149,11 +148,6 @@ impl Driver {
             Occurrence::Tick => {}
             Occurrence::Event(event) => self.candidate.handle_event(now, event),
             Occurrence::Reload => self.reload(),
-        }
-        if Protections::VIEW_AFTER_EFFECTS.taken_away() {
-            let progress = self.run_effects(now);
-            self.publish();
-            return progress;
         }
         self.publish();
         self.run_effects(now)

@@ -29,12 +29,9 @@ impl Protections {
     pub const NO_CONFIRM: Self = Self { code: 3, name: "no-confirm" };
     /// `until` counts from the arrival of the answer instead of from the sending of its request.
     pub const LATEST_SEND: Self = Self { code: 4, name: "latest-send" };
-    /// The view is published after the effects have run.
-    pub const VIEW_AFTER_EFFECTS: Self = Self { code: 5, name: "view-after-effects" };
 
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::NO_REQUEST_CHECK, Self::NO_MARGIN, Self::NO_CONFIRM, Self::LATEST_SEND, Self::VIEW_AFTER_EFFECTS];
+    pub const ALL: [Self; 4] = [Self::NO_REQUEST_CHECK, Self::NO_MARGIN, Self::NO_CONFIRM, Self::LATEST_SEND];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.
     #[must_use]
