@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::{Config, Span};
 use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
-use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry};
+use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry, cut_writes_that_were_stopped};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals};
@@ -84,6 +84,7 @@ struct Driver {
 impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
         let signals = Signals::listen().map_err(DriverError::Signals)?;
+        cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;

@@ -20,6 +20,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use exit::Exit;
 
 use crate::config::{ConfigFault, PASSWORD_VARIABLE, Sources};
+use crate::http::leave_continue_to_the_serving_thread;
 use flags::RunFlags;
 use output::complain;
 use probe::ProbeFlags;
@@ -126,7 +127,8 @@ fn usage(error: &clap::Error) -> Exit {
 
 /// Runs one of the commands that ask and end.
 fn in_runtime(outcome: impl Future<Output = Result<Exit, Vec<ConfigFault>>>) -> Result<Exit, Vec<ConfigFault>> {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    match runtime.enable_all().on_thread_start(leave_continue_to_the_serving_thread).build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(outcome);
             // Dropping the runtime would wait for threads in system calls: a silent name server would keep a

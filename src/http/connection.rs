@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use tokio::time::Instant as TimerInstant;
 
 use super::listener::Stream;
 use super::promises::{AnswerGuard, Promises};
+use super::stopped_write::StoppableWrite;
 use super::{Limits, Shared};
 use crate::election::{Instant, Term};
 
@@ -263,6 +265,7 @@ impl AsyncRead for WatchedStream {
 
 impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let _stoppable = StoppableWrite::to(self.stream.as_raw_fd());
         self.check_before_write()?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -272,6 +275,7 @@ impl AsyncWrite for WatchedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let _stoppable = StoppableWrite::to(self.stream.as_raw_fd());
         self.check_before_write()?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }

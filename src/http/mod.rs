@@ -15,6 +15,7 @@ mod refusal;
 mod resign;
 mod server;
 mod shared;
+mod stopped_write;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use self::listener::Listener;
 pub use self::promises::{AnswerGuard, Promises};
 pub use self::server::{Bound, HEAD_BYTES_MOST, Limits};
 pub use self::shared::{About, Shared};
+pub use self::stopped_write::{cut_writes_that_were_stopped, leave_continue_to_the_serving_thread};
 use crate::config::HttpConfig;
 use crate::election::Reading;
 
