@@ -1,8 +1,7 @@
 //! A leader that is stopped (SIGSTOP) for two leases and goes on has lost its term, and must not say otherwise
 //! once: not to requests that waited in its sockets, not in the middle of what it was doing.
 //!
-//! `BELLWETHER_TRIALS=500 cargo test --features sabotage --test faults a_thawed_leader` is the long run: about
-//! seven minutes.
+//! `BELLWETHER_TRIALS=500 make test ARGS='--test faults a_thawed_leader'` is the long run: about seven minutes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
