@@ -180,6 +180,7 @@ async fn a_thawed_leader_never_answers_200() -> Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "sabotage")]
 #[tokio::test]
 async fn control_without_the_check_at_every_request_a_thawed_leader_answers_200() -> Result<()> {
     let etcd = EtcdServer::start_with(quick()).await?;
