@@ -1,5 +1,7 @@
 //! Prometheus metrics: what is counted as it happens, and what is read off the view at a scrape.
 
+mod label;
+
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -12,6 +14,8 @@ use prometheus::{
 use crate::election::{
     CallErrorKind, ClaimResult, Notice, Operation, PublicState, Reading, Reason, RenewalFailure, View,
 };
+use crate::kubernetes::Report;
+use label::LabelMetrics;
 
 /// A confirmed renewal takes half a millisecond on loopback and ends with the attempt timeout, 3 s at most.
 const RENEWAL_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0];
@@ -32,6 +36,8 @@ pub struct Metrics {
     failover: Histogram,
     etcd_errors: IntCounterVec,
     http_requests: IntCounterVec,
+    /// While the pod is looked after.
+    label: Option<LabelMetrics>,
 }
 
 /// Set from the view and the clock at every scrape: a gauge that something has to keep up to date lies after
@@ -108,11 +114,12 @@ impl Path {
 }
 
 impl Metrics {
-    /// Every metric of this process, at zero. `election` is the election's name.
+    /// Every metric of this process, at zero. `election` is the election's name; `labels` says whether the pod is
+    /// looked after.
     ///
     /// # Errors
     /// Two metrics of one name: a bug.
-    pub fn new(election: &str) -> Result<Self, prometheus::Error> {
+    pub fn new(election: &str, labels: bool) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let made = Maker(&registry);
         made.constant_info()?;
@@ -153,6 +160,7 @@ impl Metrics {
                 "Requests answered, by path and status code.",
                 &["path", "code"],
             )?,
+            label: labels.then(|| LabelMetrics::new(&made)).transpose()?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -216,6 +224,13 @@ impl Metrics {
             | Notice::NoSpace { .. }
             | Notice::StreamEnded { .. }
             | Notice::Released { .. } => {}
+        }
+    }
+
+    /// Counts what happened to the pod's label.
+    pub fn observe_label(&self, report: &Report) {
+        if let Some(label) = &self.label {
+            label.observe(report);
         }
     }
 
