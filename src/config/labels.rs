@@ -19,7 +19,7 @@ pub enum PodLabelConfig {
     /// The pod is left alone.
     Off(LabelOff),
     /// The pod is labelled.
-    On(LabelConfig),
+    On(Box<LabelConfig>),
 }
 
 /// Why the pod is left alone.
@@ -119,7 +119,7 @@ pub(super) fn parse_pod_label(
         Err(off) => return labels.map(|_| PodLabelConfig::Off(off)),
     };
     let pod = parse_pod_name(flags, surroundings, faults);
-    Some(PodLabelConfig::On(LabelConfig { api_server, pod: pod?, namespace, labels: labels? }))
+    Some(PodLabelConfig::On(Box::new(LabelConfig { api_server, pod: pod?, namespace, labels: labels? })))
 }
 
 /// Where to label the pod, or why not to; `None` with a fault on the list.
@@ -244,6 +244,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what a flag that is given holds")]
     fn set(text: &str) -> Option<String> {
         Some(text.to_owned())
     }

@@ -176,7 +176,7 @@ mod tests {
         Role::Leader { term: term(epoch, token), predecessor: None }
     }
 
-    fn patch(labels: Value, annotations: Value) -> Plan {
+    fn patch(labels: &Value, annotations: &Value) -> Plan {
         let mut metadata = json!({ "resourceVersion": "7", "labels": labels, "annotations": annotations });
         metadata.as_object_mut().expect("an object").retain(|_, part| !part.is_null());
         Plan::Patch(json!({ "metadata": metadata }))
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_leader_carries_label_and_term_and_the_patch_is_for_the_version_seen() {
-        let expected = patch(json!({ "role": "leader" }), json!({ "term": "0/9" }));
+        let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "0/9" }));
         assert_eq!(pod(Some("follower"), Some("0/8")).show(&leader(0, 9), &labels()), expected);
         assert_eq!(pod(Some("leader"), Some("0/9")).show(&leader(0, 9), &labels()), Plan::Leave);
     }
@@ -195,13 +195,13 @@ mod tests {
             assert_eq!(pod(None, Some(stamp)).show(&leader(0, 9), &labels()), Plan::Newer(Stamp::of(newer)));
             assert_eq!(pod(Some("leader"), Some(stamp)).strip(term(0, 9), &labels()), Plan::Newer(Stamp::of(newer)));
         }
-        let expected = patch(json!({ "role": "leader" }), json!({ "term": "1/2" }));
+        let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "1/2" }));
         assert_eq!(pod(None, Some("0/99")).show(&leader(1, 2), &labels()), expected, "the epoch comes first");
     }
 
     #[test]
     fn a_follower_and_nobody_leave_the_term_alone() {
-        let to = |role: Value| patch(json!({ "role": role }), Value::Null);
+        let to = |role: Value| patch(&json!({ "role": role }), &Value::Null);
         assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Follower, &labels()), to(json!("follower")));
         assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, &labels()), to(Value::Null));
         assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, &labels()), Plan::Leave);
@@ -211,14 +211,14 @@ mod tests {
 
     #[test]
     fn a_term_written_by_hand_is_written_over() {
-        let expected = patch(json!({ "role": "leader" }), json!({ "term": "0/9" }));
+        let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "0/9" }));
         assert_eq!(pod(None, Some("high")).show(&leader(0, 9), &labels()), expected);
     }
 
     #[test]
     fn the_election_is_added_where_it_is_missing_and_another_is_respected() {
         let bare = Pod { election: None, ..pod(None, None) };
-        let expected = patch(json!({ "election": "web", "role": "follower" }), Value::Null);
+        let expected = patch(&json!({ "election": "web", "role": "follower" }), &Value::Null);
         assert_eq!(bare.show(&Role::Follower, &labels()), expected);
         let foreign = Pod { election: Some("db".into()), ..pod(Some("follower"), None) };
         assert_eq!(foreign.show(&Role::Follower, &labels()), Plan::Foreign("db".into()));
@@ -229,15 +229,15 @@ mod tests {
     fn the_predecessor_is_stamped_even_when_it_has_taken_its_label_off() {
         assert_eq!(
             pod(Some("leader"), Some("0/8")).strip(term(0, 9), &labels()),
-            patch(json!({ "role": null }), json!({ "term": "0/9" }))
+            patch(&json!({ "role": null }), &json!({ "term": "0/9" }))
         );
-        assert_eq!(pod(None, Some("0/8")).strip(term(0, 9), &labels()), patch(Value::Null, json!({ "term": "0/9" })));
+        assert_eq!(pod(None, Some("0/8")).strip(term(0, 9), &labels()), patch(&Value::Null, &json!({ "term": "0/9" })));
         assert_eq!(pod(None, Some("0/9")).strip(term(0, 9), &labels()), Plan::Leave);
     }
 
     #[test]
     fn a_copy_of_the_leaders_pod_with_its_very_term_is_stripped() {
-        let expected = patch(json!({ "role": null }), Value::Null);
+        let expected = patch(&json!({ "role": null }), &Value::Null);
         assert_eq!(pod(Some("leader"), Some("0/9")).strip(term(0, 9), &labels()), expected);
     }
 }

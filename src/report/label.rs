@@ -10,7 +10,7 @@ use crate::kubernetes::{ApiCode, ApiFault, ApiOperation, Report};
 /// Writes the log lines of one pod's label.
 pub(super) struct LabelReporter {
     /// For the words that grant a right; `None` while the pod is left alone, when there is nothing to report.
-    config: Option<LabelConfig>,
+    config: Option<Box<LabelConfig>>,
     /// What has been said and has not been mended since. As many as there are operations and codes, and two.
     said: HashSet<Said>,
     synced: Option<bool>,
@@ -147,7 +147,8 @@ impl LabelReporter {
 /// Says at the start whether the pod is looked after, and if not, why.
 pub(super) fn announce(config: &PodLabelConfig) {
     match config {
-        PodLabelConfig::On(LabelConfig { pod, labels, .. }) => {
+        PodLabelConfig::On(config) => {
+            let LabelConfig { pod, labels, .. } = &**config;
             info!(pod, label = labels.role_key, leader = labels.leader, "labelling the pod");
         }
         PodLabelConfig::Off(LabelOff::Asked) => info!("the pod is not labelled: --pod-label off"),
