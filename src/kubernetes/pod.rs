@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Labels;
 use crate::election::{Epoch, Revision, Role, Term};
+use crate::protections::Protections;
 
 /// What a pod's metadata says about the election.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Pod {
             Role::Follower => (labels.follower.as_ref(), None),
             Role::Leader { term, .. } => {
                 let stamp = Stamp::of(*term);
-                if let Some(newer) = self.stamp.filter(|seen| *seen > stamp) {
+                if let Some(newer) = self.newer_than(stamp) {
                     return Plan::Newer(newer);
                 }
                 (Some(&labels.leader), Some(stamp).filter(|stamp| self.stamp != Some(*stamp)))
@@ -108,7 +109,7 @@ impl Pod {
             return Plan::Leave;
         }
         let stamp = Stamp::of(term);
-        if let Some(newer) = self.stamp.filter(|seen| *seen > stamp) {
+        if let Some(newer) = self.newer_than(stamp) {
             return Plan::Newer(newer);
         }
         let mut changes = Map::new();
@@ -116,6 +117,10 @@ impl Pod {
             changes.insert(labels.role_key.clone(), Value::Null);
         }
         self.plan(changes, Some(stamp).filter(|stamp| self.stamp != Some(*stamp)), labels)
+    }
+
+    fn newer_than(&self, stamp: Stamp) -> Option<Stamp> {
+        self.stamp.filter(|seen| *seen > stamp && !Protections::NO_TERM_CHECK.taken_away())
     }
 
     /// Whether it passes for the leader.
@@ -128,7 +133,9 @@ impl Pod {
             return Plan::Leave;
         }
         let mut metadata = Map::new();
-        metadata.insert("resourceVersion".into(), json!(self.resource_version));
+        if !Protections::NO_RESOURCE_VERSION.taken_away() {
+            metadata.insert("resourceVersion".into(), json!(self.resource_version));
+        }
         if !changes.is_empty() {
             metadata.insert("labels".into(), Value::Object(changes));
         }

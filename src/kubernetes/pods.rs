@@ -189,11 +189,13 @@ impl Pods {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let made = make_client(&self.config.api_server).await;
-        let made = made.map_err(|message| ApiFault::new(operation, ApiCode::Unavailable, message));
-        let (client, default_namespace) = self.note(operation, made).await.inspect_err(|_| self.client = None)?;
-        self.namespace = self.config.namespace.clone().unwrap_or(default_namespace);
-        Ok(self.client.insert(client).clone())
+        match make_client(&self.config.api_server).await {
+            Ok((client, default_namespace)) => {
+                self.namespace = self.config.namespace.clone().unwrap_or(default_namespace);
+                Ok(self.client.insert(client).clone())
+            }
+            Err(message) => self.note(operation, Err(ApiFault::new(operation, ApiCode::Unavailable, message))).await,
+        }
     }
 }
 
