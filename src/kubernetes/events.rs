@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::fault::ApiCode;
 use super::pace::Pace;
 use super::pod::Pod;
 use super::pods::Pods;
@@ -24,6 +25,8 @@ const TRIES_MAX: u32 = 60;
 const REPORTING_CONTROLLER: &str = "bellwether.dev/sidecar";
 /// What the API server allows.
 const REPORTING_INSTANCE_BYTES_MAX: usize = 128;
+/// What the API server allows for a name, less a dot and a time.
+const NAME_BYTES_MAX: usize = 253 - 17;
 
 /// One thing to say about the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub(super) async fn post(mut pods: Pods, mut events: mpsc::Receiver<Event>) {
         for _ in 0..TRIES_MAX {
             match pods.create_event(&event).await {
                 Ok(()) => break,
+                // An earlier try was done, and its answer lost.
+                Err(fault) if fault.code == ApiCode::Conflict => break,
                 Err(fault) => sleep(pace.after(&fault)).await,
             }
         }
@@ -101,7 +106,7 @@ fn event(announcement: &Announcement, identity: &Identity, pod: &Pod, namespace:
     Event {
         metadata: ObjectMeta {
             // As kubectl's own: unique per pod and instant, so that a second try is the same event.
-            name: Some(format!("{}.{at:x}", pod.name)),
+            name: Some(format!("{}.{at:x}", &pod.name[..pod.name.floor_char_boundary(NAME_BYTES_MAX)])),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },

@@ -28,6 +28,8 @@ const STRIP_FIRST_MOST: Duration = Duration::from_millis(500);
 const TRIES_MAX: usize = 3;
 /// Two writers that each repair what the other has done must not do so as fast as they can.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
+/// A watch that has ended is opened anew after this long at most: not at once, should they all end at once.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Both watches end by themselves within a minute. Nothing to do for longer than this means that one is dead.
 const LOOK_AGAIN: Duration = Duration::from_secs(75);
 
@@ -106,6 +108,8 @@ impl Labeller {
                     if timeout(LOOK_AGAIN, self.change()).await.is_err() {
                         self.own = None;
                         self.others.watch = None;
+                    } else if self.own.is_none() || self.others.is_blind() {
+                        sleep(self.pace.between(REOPEN_PAUSE / 2, REOPEN_PAUSE)).await;
                     }
                 }
                 Err(fault) => {
@@ -150,6 +154,7 @@ impl Labeller {
             // What has arrived since the last round, without waiting.
             match watch.next().now_or_never() {
                 None => return Ok(()),
+                Some(Some(Change::Is(pod))) if pod.is_older_than(own) => {}
                 Some(Some(Change::Is(pod))) => *own = pod,
                 Some(Some(Change::Gone(_)) | None) => self.own = None,
             }
@@ -174,9 +179,9 @@ impl Labeller {
             match own.show(&publication.role, self.pods.labels()) {
                 Plan::Leave => return Ok(self.shown(publication, repaired).await),
                 Plan::Patch(patch) => {
-                    repaired = self.shown.as_ref() == Some(&publication.role);
                     let name = own.name.clone();
                     let done = self.pods.patch(&name, &patch).await;
+                    repaired = done.is_ok() && self.shown.as_ref() == Some(&publication.role);
                     self.see(&name, done).await?;
                 }
                 Plan::Newer(seen) => {
@@ -324,6 +329,7 @@ impl Labeller {
 async fn own_change(own: &mut Option<(Pod, PodWatch)>) {
     let Some((pod, watch)) = own else { return };
     match watch.next().await {
+        Some(Change::Is(now)) if now.is_older_than(pod) => {}
         Some(Change::Is(now)) => *pod = now,
         Some(Change::Gone(_)) | None => *own = None,
     }
@@ -334,6 +340,11 @@ impl Others {
         if self.term != Some(term) {
             *self = Self { term: Some(term), predecessor: predecessor.cloned(), ..Self::default() };
         }
+    }
+
+    /// Whether somebody could pass for the leader unseen.
+    const fn is_blind(&self) -> bool {
+        self.term.is_some() && self.watch.is_none()
     }
 
     /// Takes in a change; whether there is somebody to be stripped, or everything to be read afresh.

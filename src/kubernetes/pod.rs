@@ -119,6 +119,12 @@ impl Pod {
         self.plan(changes, Some(stamp).filter(|stamp| self.stamp != Some(*stamp)), labels)
     }
 
+    /// Whether this is an earlier version of the same pod: news of it may arrive after the answer to a later patch.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        let version = |pod: &Self| pod.resource_version.parse::<u64>().ok();
+        self.uid == other.uid && version(self).zip(version(other)).is_some_and(|(mine, others)| mine < others)
+    }
+
     fn newer_than(&self, stamp: Stamp) -> Option<Stamp> {
         self.stamp.filter(|seen| *seen > stamp && !Protections::NO_TERM_CHECK.taken_away())
     }
@@ -240,6 +246,16 @@ mod tests {
         );
         assert_eq!(pod(None, Some("0/8")).strip(term(0, 9), &labels()), patch(&Value::Null, &json!({ "term": "0/9" })));
         assert_eq!(pod(None, Some("0/9")).strip(term(0, 9), &labels()), Plan::Leave);
+    }
+
+    #[test]
+    fn versions_are_ordered_within_one_life_of_a_pod() {
+        let later = Pod { resource_version: "10".into(), ..pod(None, None) };
+        assert!(pod(None, None).is_older_than(&later) && !later.is_older_than(&pod(None, None)));
+        let reborn = Pod { uid: "v".into(), ..pod(None, None) };
+        assert!(!reborn.is_older_than(&later), "a pod of the same name in a StatefulSet is another pod");
+        let opaque = Pod { resource_version: "abc".into(), ..pod(None, None) };
+        assert!(!opaque.is_older_than(&later));
     }
 
     #[test]
