@@ -96,7 +96,7 @@ impl Driver {
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
         let pod_label = PodLabel::start(&config.pod_label, &config.election.identity);
         let candidate = Candidate::new(settings(config, pod_label.is_on())?, clock::now());
-        let metrics = Metrics::new(&config.election.name, pod_label.is_on());
+        let metrics = Metrics::new(&config.election.name, &config.timings, pod_label.is_on());
         let metrics = Arc::new(metrics.expect("each metric has a name of its own"));
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);

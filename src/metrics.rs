@@ -12,7 +12,8 @@ use prometheus::{
 };
 
 use crate::election::{
-    CallErrorKind, ClaimResult, Notice, Operation, PublicState, Reading, Reason, RenewalFailure, View,
+    CallErrorKind, ClaimResult, NotLeading, Notice, Operation, PublicState, Reading, Reason, RenewalFailure, Timings,
+    View,
 };
 use crate::kubernetes::Report;
 use label::LabelMetrics;
@@ -46,6 +47,7 @@ pub struct Metrics {
 struct Scraped {
     leading: IntGauge,
     state: IntGaugeVec,
+    not_leading: IntGaugeVec,
     term: IntGauge,
     epoch: IntGauge,
     lease_remaining: Gauge,
@@ -114,15 +116,17 @@ impl Path {
 }
 
 impl Metrics {
-    /// Every metric of this process, at zero. `election` is the election's name; `labels` says whether the pod is
-    /// looked after.
+    /// Every metric of this process, at zero. `election` is the election's name, a label of every series: several
+    /// elections may share a namespace. `labels` says whether the pod is looked after.
     ///
     /// # Errors
     /// Two metrics of one name: a bug.
-    pub fn new(election: &str, labels: bool) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    pub fn new(election: &str, timings: &Timings, labels: bool) -> Result<Self, prometheus::Error> {
+        let everywhere = [("election".to_owned(), election.to_owned())].into();
+        let registry = Registry::new_custom(None, Some(everywhere))?;
         let made = Maker(&registry);
         made.constant_info()?;
+        made.constant_timings(timings)?;
         let metrics = Self {
             scraped: Scraped::new(&made, election)?,
             transitions: made.counters(
@@ -256,6 +260,11 @@ impl Scraped {
         Ok(Self {
             leading: made.gauge("bellwether_leading", "1 while this candidate leads, else 0.")?,
             state: made.gauges("bellwether_state", "1 for the state of this candidate, 0 for the others.", "state")?,
+            not_leading: made.gauges(
+                "bellwether_not_leading",
+                "1 for the reason why this candidate does not lead, 0 for the others.",
+                "reason",
+            )?,
             term: made.gauge("bellwether_term", "The token of the known leader's term; 0 when no leader is known.")?,
             epoch: made.gauge("bellwether_epoch", "The epoch of this sidecar; terms compare by epoch first.")?,
             lease_remaining: made.seconds(
@@ -280,6 +289,10 @@ impl Scraped {
         let state = if expired { PublicState::Jeopardy } else { view.state };
         for each in PublicState::ALL {
             self.state.with_label_values(&[each.as_str()]).set(i64::from(each == state));
+        }
+        let reason = if expired { Some("jeopardy") } else { view.not_leading.as_ref().map(NotLeading::as_str) };
+        for each in NotLeading::NAMES {
+            self.not_leading.with_label_values(&[each]).set(i64::from(reason == Some(each)));
         }
         let leader = view.leader.as_ref().filter(|_| !expired);
         self.term.set(leader.map_or(0, |leader| leader.term.token.0));
@@ -383,6 +396,25 @@ impl Maker<'_> {
         let opts = Opts::new("bellwether_build_info", "1, with the version of this sidecar.");
         let info = self.registered(IntGaugeVec::new(opts, &["version"])?)?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(())
+    }
+
+    /// What alerts compare with.
+    fn constant_timings(&self, timings: &Timings) -> Result<(), prometheus::Error> {
+        let seconds =
+            self.float_gauges("bellwether_timing_seconds", "The timings this sidecar runs with.", "timing")?;
+        let each = [
+            ("lease_ttl", timings.lease_ttl()),
+            ("keepalive_interval", timings.keepalive_interval()),
+            ("attempt_timeout", timings.attempt_timeout()),
+            ("safety_margin", timings.safety_margin()),
+            ("reconnect_window", timings.reconnect_window()),
+            ("answer_validity", timings.answer_validity()),
+            ("drain_timeout", timings.drain_timeout()),
+        ];
+        for (timing, lasts) in each {
+            seconds.with_label_values(&[timing]).set(lasts.as_secs_f64());
+        }
         Ok(())
     }
 }

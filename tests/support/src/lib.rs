@@ -20,4 +20,4 @@ pub use moment::Moment;
 pub use poller::{Answer, Outcome, Poller, PollerOptions, Sample};
 pub use process::Process;
 pub use proxy::{Direction, Flow, Proxy};
-pub use sidecar::{Sidecar, SidecarOptions};
+pub use sidecar::{Sidecar, SidecarOptions, without_election};
