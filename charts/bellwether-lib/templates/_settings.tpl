@@ -1,9 +1,24 @@
-{{/*
-What the values come to: names and defaults filled in, as YAML for fromYaml. What contradicts itself ends the rendering, all
-faults at once. The schema has seen to types and spellings before; here is what takes two values or the cluster to see.
-*/}}
+{{/* What the values come to: names and defaults filled in, as YAML for fromYaml. What contradicts itself ends the rendering. */}}
 {{- define "bellwether.settings" -}}
 {{- include "bellwether.checkArguments" . -}}
+{{- include "bellwether.failOn" (include "bellwether.faults" . | fromYamlArray) -}}
+{{- include "bellwether.uncheckedSettings" . -}}
+{{- end }}
+
+{{/*
+What does not go together in the values, as a list of sentences. The schema has seen to types and spellings before; here is what
+takes two values or the cluster to see.
+*/}}
+{{- define "bellwether.faults" -}}
+{{- $both := list . (include "bellwether.uncheckedSettings" . | fromYaml) -}}
+{{- $faults := list -}}
+{{- range $kind := list "election" "etcd" "timing" "sidecar" -}}
+  {{- $faults = concat $faults (include (printf "bellwether.%sFaults" $kind) $both | fromYamlArray) -}}
+{{- end -}}
+{{- toYaml $faults -}}
+{{- end }}
+
+{{- define "bellwether.uncheckedSettings" -}}
 {{- $config := .config -}}
 {{- $version := .root.Capabilities.KubeVersion.Version -}}
 {{- $label := $config.label -}}
@@ -29,13 +44,6 @@ faults at once. The schema has seen to types and spellings before; here is what 
 {{- $_ := set $settings "releaseSeconds" (add $drainSeconds 5) -}}
 {{- $grace := $config.terminationGracePeriodSeconds -}}
 {{- $_ := set $settings "graceSeconds" (ternary (add $settings.releaseSeconds 15) $grace (kindIs "invalid" $grace)) -}}
-{{- $faults := concat
-  (include "bellwether.electionFaults" (list $ $settings) | fromYamlArray)
-  (include "bellwether.etcdFaults" (list $ $settings) | fromYamlArray)
-  (include "bellwether.timingFaults" (list $ $settings) | fromYamlArray)
-  (include "bellwether.sidecarFaults" (list $ $settings) | fromYamlArray)
--}}
-{{- include "bellwether.failOn" $faults -}}
 {{- toYaml $settings -}}
 {{- end }}
 
@@ -146,6 +154,11 @@ faults at once. The schema has seen to types and spellings before; here is what 
 {{- $timings := $settings.timings -}}
 {{- $ttl := int64 $timings.leaseTtl -}}
 {{- $faults := list -}}
+{{- range $key, $text := (index . 0).config.timings -}}
+  {{- if not (regexMatch "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" (toString $text)) -}}
+    {{- $faults = append $faults (printf "timings.%s is %q: write the largest unit first and each once, as in 1m30s" $key (toString $text)) -}}
+  {{- end -}}
+{{- end -}}
 {{- if or (lt $ttl 2000) (gt $ttl 3600000) (mod $ttl 1000) -}}
   {{- $faults = append $faults (printf "timings.leaseTtl is %s: whole seconds from 2s to 1h" (include "bellwether.span" $ttl)) -}}
 {{- end -}}

@@ -1,10 +1,11 @@
-{{/* What does not go together in the values, beyond what the library sees. Ends the rendering, all faults at once. */}}
+{{/* What does not go together in the values, the library's findings included. Takes a list of the root and the arguments. */}}
 {{- define "bellwether.app.check" -}}
-{{- include "bellwether.failOn" (concat
-  (include "bellwether.app.containerFaults" . | fromYamlArray)
-  (include "bellwether.app.workloadFaults" . | fromYamlArray)
-  (include "bellwether.app.serviceFaults" . | fromYamlArray)
-) -}}
+{{- $root := index . 0 -}}
+{{- $faults := list -}}
+{{- range $kind := list "container" "workload" "service" -}}
+  {{- $faults = concat $faults (include (printf "bellwether.app.%sFaults" $kind) $root | fromYamlArray) -}}
+{{- end -}}
+{{- include "bellwether.failOn" (concat $faults (include "bellwether.faults" (index . 1) | fromYamlArray)) -}}
 {{- end }}
 
 {{- define "bellwether.app.containerFaults" -}}
@@ -77,9 +78,6 @@
   {{- if has $field $own -}}
     {{- $faults = append $faults (printf "extraPodSpec.%s is set by another value of this chart" $field) -}}
   {{- end -}}
-{{- end -}}
-{{- if and (empty .Values.etcd.endpoints) (not .Values.etcd.trial.enabled) -}}
-  {{- $faults = append $faults "etcd.endpoints is empty and etcd.trial.enabled is false: the sidecars would have no etcd" -}}
 {{- end -}}
 {{- toYaml $faults -}}
 {{- end }}

@@ -53,12 +53,15 @@ The values, with the trial member's endpoint and the ports of the leader's Servi
 {{- if empty $config.service.leader.ports -}}
   {{- $_ := set $config.service.leader "ports" (include "bellwether.app.servicePorts" . | fromYamlArray) -}}
 {{- end -}}
-{{- dict
+{{- $arguments := dict
   "config" $config
   "name" (include "bellwether.app.fullname" .)
   "labels" (include "bellwether.app.labels" . | fromYaml)
   "hostNetwork" .Values.hostNetwork
-  | toYaml -}}
+-}}
+{{- /* Here, because every template that could trip over contradictions comes by. */ -}}
+{{- include "bellwether.app.check" (list . (merge (dict "root" .) $arguments)) -}}
+{{- toYaml $arguments -}}
 {{- end }}
 
 {{- define "bellwether.app.onTrial" -}}
@@ -88,7 +91,11 @@ The values, with the trial member's endpoint and the ports of the leader's Servi
 {{- $default := (index . 0).Values.containerSecurityContext -}}
 {{- $containers := list -}}
 {{- range index . 1 -}}
-  {{- $containers = append $containers (hasKey . "securityContext" | ternary . (merge (dict "securityContext" $default) .)) -}}
+  {{- $container := deepCopy . -}}
+  {{- if not (hasKey $container "securityContext") -}}
+    {{- $_ := set $container "securityContext" $default -}}
+  {{- end -}}
+  {{- $containers = append $containers $container -}}
 {{- end -}}
 {{- toYaml $containers -}}
 {{- end }}
@@ -101,7 +108,11 @@ The values, with the trial member's endpoint and the ports of the leader's Servi
 {{- end -}}
 {{- $constraints := list -}}
 {{- range .Values.topologySpreadConstraints -}}
-  {{- $constraints = append $constraints (hasKey . "labelSelector" | ternary . (merge (dict) . $own)) -}}
+  {{- if hasKey . "labelSelector" -}}
+    {{- $constraints = append $constraints . -}}
+  {{- else -}}
+    {{- $constraints = append $constraints (merge (deepCopy .) $own) -}}
+  {{- end -}}
 {{- end -}}
 {{- toYaml $constraints -}}
 {{- end }}
