@@ -7,6 +7,7 @@ pub mod audit;
 pub mod certificates;
 pub mod etcd;
 pub mod http;
+pub mod kubernetes;
 pub mod moment;
 pub mod poller;
 pub mod ports;
