@@ -2,4 +2,6 @@
 
 mod cluster;
 mod label;
+mod late;
+mod order;
 mod stage;

@@ -37,6 +37,8 @@ pub const RULES: &str = "[{apiGroups: [''], resources: [pods], verbs: [get, list
 pub const NEVER_EXPIRES: [&str; 2] = ["--lease-ttl", "60s"];
 /// The shortest lease that etcd's defaults allow.
 pub const EXPIRES_SOON: [&str; 2] = ["--lease-ttl", "2s"];
+/// Answers that promise nothing: nothing but the label can hold a release up.
+pub const PROMISES_NOTHING: [&str; 2] = ["--answer-validity", "0s"];
 /// Answers that promise little: a lock is let go of soon.
 pub const PROMISES_LITTLE: [&str; 2] = ["--answer-validity", "50ms"];
 
@@ -337,7 +339,7 @@ impl Stage {
     }
 
     /// One look: at rest, or what is not.
-    fn look(&self) -> Result<Rest> {
+    pub fn look(&self) -> Result<Rest> {
         let before = self.answers();
         let pods = self.admin().pods(&self.namespace, "")?;
         ensure!(before == self.answers(), "the sidecars' answers change");
