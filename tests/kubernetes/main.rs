@@ -1,5 +1,6 @@
 //! Against a real kube-apiserver: the sidecar's label and events, the charts, the admission policy.
 
+mod adversity;
 mod cluster;
 mod label;
 mod late;

@@ -4,7 +4,9 @@
 use std::fmt::Display;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -65,11 +67,43 @@ pub fn wait_until(moment: Moment) {
     }
 }
 
+/// Something that somebody does again and again, until it is dropped.
+pub struct Again {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Again {
+    /// Begins.
+    pub fn and_again(every: Duration, act: impl Fn() + Send + 'static) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let act = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                act();
+                thread::sleep(every);
+            }
+        };
+        let thread = thread::Builder::new().name("again and again".to_owned()).spawn(act)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The thread's own panic has been printed already.
+            thread.join().ok();
+        }
+    }
+}
+
 /// A pod's own part.
 struct Actor {
     pod: String,
     mount: TokenMount,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
     poller: Option<Poller>,
     sidecar: Option<Sidecar>,
 }
@@ -181,7 +215,7 @@ impl Stage {
     /// started.
     pub fn adopt(&mut self, pod: &str) -> Result<()> {
         let mount = self.server().mount_token(&self.namespace, pod)?;
-        let proxy = Proxy::start(self.server().address())?;
+        let proxy = Arc::new(Proxy::start(self.server().address())?);
         self.actors.retain(|actor| actor.pod != pod);
         self.actors.push(Actor { pod: pod.to_owned(), mount, proxy, poller: None, sidecar: None });
         Ok(())
@@ -254,8 +288,8 @@ impl Stage {
     }
 
     /// Every such proxy.
-    pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
-        self.actors.iter().map(|actor| &actor.proxy)
+    pub fn proxies(&self) -> Vec<Arc<Proxy>> {
+        self.actors.iter().map(|actor| Arc::clone(&actor.proxy)).collect()
     }
 
     /// What the kubelet mounts into the sidecar of a pod.
