@@ -2,7 +2,9 @@
 
 mod adversity;
 mod cluster;
+mod events;
 mod label;
 mod late;
 mod order;
+mod rights;
 mod stage;
