@@ -3,6 +3,7 @@
 mod adversity;
 mod cluster;
 mod events;
+mod failovers;
 mod label;
 mod late;
 mod order;
