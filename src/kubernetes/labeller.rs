@@ -234,8 +234,17 @@ impl Labeller {
         if Protections::NO_STRIPPING.taken_away() {
             return Ok(());
         }
+        // First the one that was seen to lead last, which most likely still carries the label: when calls take long,
+        // there is no time for more than that before one's own label.
+        let predecessor = match self.see_predecessor().await {
+            Ok(()) => self.strip_suspects(term).await,
+            Err(fault) => Err(fault),
+        };
         self.see_leaders().await?;
-        self.see_predecessor().await?;
+        self.strip_suspects(term).await.and(predecessor)
+    }
+
+    async fn strip_suspects(&mut self, term: Term) -> Result<(), ApiFault> {
         let mut outcome = Ok(());
         for pod in self.others.suspects.values().cloned().collect::<Vec<_>>() {
             let name = pod.name.clone();
