@@ -61,6 +61,9 @@ pub(super) struct Labeller {
     /// This pod as it was last seen, while a watch on it is open.
     own: Option<(Pod, PodWatch)>,
     others: Others,
+    /// The term of a leader's label that was sent for this pod, while it is not known what became of it: a new
+    /// publication, or the time for a call, may have ended the wait for the answer.
+    on_its_way: Option<Term>,
     /// What this pod was last made to show; to tell a repair from a change of mind.
     shown: Option<Role>,
     synced: Option<bool>,
@@ -90,7 +93,8 @@ enum Round {
 impl Labeller {
     pub(super) fn new(pods: Pods, reports: Reports, announcer: Announcer) -> Self {
         let pace = Pace::of(pods.own_name());
-        Self { pods, reports, announcer, pace, own: None, others: Others::default(), shown: None, synced: None }
+        let others = Others::default();
+        Self { pods, reports, announcer, pace, own: None, others, on_its_way: None, shown: None, synced: None }
     }
 
     /// Makes the pod show this publication, and repairs it for as long as it is the last one.
@@ -176,13 +180,18 @@ impl Labeller {
         let mut repaired = false;
         for _ in 0..TRIES_MAX {
             let Some((own, _)) = &self.own else { break };
-            match own.show(&publication.role, self.pods.labels()) {
+            match own.show(&publication.role, self.on_its_way, self.pods.labels()) {
                 Plan::Leave => return Ok(self.shown(publication, repaired).await),
                 Plan::Patch(patch) => {
                     let name = own.name.clone();
+                    if let Role::Leader { term, .. } = publication.role {
+                        self.on_its_way = Some(term);
+                    }
                     let done = self.pods.patch(&name, &patch).await;
                     repaired = done.is_ok() && self.shown.as_ref() == Some(&publication.role);
                     self.see(&name, done).await?;
+                    // Done or refused; and whatever was sent before was for an earlier version.
+                    self.on_its_way = None;
                 }
                 Plan::Newer(seen) => {
                     if let Role::Leader { term: mine, .. } = publication.role {

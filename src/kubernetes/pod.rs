@@ -74,16 +74,18 @@ impl Pod {
         })
     }
 
-    /// What it takes for the sidecar's own pod to show `role`.
-    pub(super) fn show(&self, role: &Role, labels: &Labels) -> Plan {
+    /// What it takes for the sidecar's own pod to show `role`, and to go on doing so when the leader's label for this
+    /// term, which may be on its way, arrives: then a stamp is what makes it another version than that was made for.
+    pub(super) fn show(&self, role: &Role, on_its_way: Option<Term>, labels: &Labels) -> Plan {
         match &self.election {
             // Two sidecars in one pod would take the label from each other for ever.
             Some(other) if *other != labels.election => return Plan::Foreign(other.clone()),
             Some(_) | None => {}
         }
+        let fence = on_its_way.map(Stamp::of).filter(|stamp| self.stamp.is_none_or(|seen| seen < *stamp));
         let (value, stamp) = match role {
-            Role::Unknown => (None, None),
-            Role::Follower => (labels.follower.as_ref(), None),
+            Role::Unknown => (None, fence),
+            Role::Follower => (labels.follower.as_ref(), fence),
             Role::Leader { term, .. } => {
                 let stamp = Stamp::of(*term);
                 if let Some(newer) = self.newer_than(stamp) {
@@ -198,43 +200,53 @@ mod tests {
     #[test]
     fn a_leader_carries_label_and_term_and_the_patch_is_for_the_version_seen() {
         let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "0/9" }));
-        assert_eq!(pod(Some("follower"), Some("0/8")).show(&leader(0, 9), &labels()), expected);
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&leader(0, 9), &labels()), Plan::Leave);
+        assert_eq!(pod(Some("follower"), Some("0/8")).show(&leader(0, 9), None, &labels()), expected);
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&leader(0, 9), None, &labels()), Plan::Leave);
     }
 
     #[test]
     fn a_patch_of_an_old_leader_never_overwrites_a_higher_term() {
         for (stamp, newer) in [("0/10", term(0, 10)), ("1/1", term(1, 1))] {
-            assert_eq!(pod(None, Some(stamp)).show(&leader(0, 9), &labels()), Plan::Newer(Stamp::of(newer)));
+            assert_eq!(pod(None, Some(stamp)).show(&leader(0, 9), None, &labels()), Plan::Newer(Stamp::of(newer)));
             assert_eq!(pod(Some("leader"), Some(stamp)).strip(term(0, 9), &labels()), Plan::Newer(Stamp::of(newer)));
         }
         let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "1/2" }));
-        assert_eq!(pod(None, Some("0/99")).show(&leader(1, 2), &labels()), expected, "the epoch comes first");
+        assert_eq!(pod(None, Some("0/99")).show(&leader(1, 2), None, &labels()), expected, "the epoch comes first");
     }
 
     #[test]
     fn a_follower_and_nobody_leave_the_term_alone() {
         let to = |role: Value| patch(&json!({ "role": role }), &Value::Null);
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Follower, &labels()), to(json!("follower")));
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, &labels()), to(Value::Null));
-        assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, &labels()), Plan::Leave);
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Follower, None, &labels()), to(json!("follower")));
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, None, &labels()), to(Value::Null));
+        assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, None, &labels()), Plan::Leave);
         let bare = Labels { follower: None, ..labels() };
-        assert_eq!(pod(Some("leader"), None).show(&Role::Follower, &bare), to(Value::Null));
+        assert_eq!(pod(Some("leader"), None).show(&Role::Follower, None, &bare), to(Value::Null));
+    }
+
+    #[test]
+    fn a_label_on_its_way_is_fenced_off_by_its_own_term_unless_it_has_arrived() {
+        let stamped = patch(&Value::Null, &json!({ "term": "0/9" }));
+        assert_eq!(pod(None, Some("0/8")).show(&Role::Unknown, Some(term(0, 9)), &labels()), stamped);
+        assert_eq!(pod(Some("follower"), None).show(&Role::Follower, Some(term(0, 9)), &labels()), stamped);
+        let arrived = patch(&json!({ "role": null }), &Value::Null);
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, Some(term(0, 9)), &labels()), arrived);
+        assert_eq!(pod(None, Some("0/10")).show(&Role::Unknown, Some(term(0, 9)), &labels()), Plan::Leave);
     }
 
     #[test]
     fn a_term_written_by_hand_is_written_over() {
         let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "0/9" }));
-        assert_eq!(pod(None, Some("high")).show(&leader(0, 9), &labels()), expected);
+        assert_eq!(pod(None, Some("high")).show(&leader(0, 9), None, &labels()), expected);
     }
 
     #[test]
     fn the_election_is_added_where_it_is_missing_and_another_is_respected() {
         let bare = Pod { election: None, ..pod(None, None) };
         let expected = patch(&json!({ "election": "web", "role": "follower" }), &Value::Null);
-        assert_eq!(bare.show(&Role::Follower, &labels()), expected);
+        assert_eq!(bare.show(&Role::Follower, None, &labels()), expected);
         let foreign = Pod { election: Some("db".into()), ..pod(Some("follower"), None) };
-        assert_eq!(foreign.show(&Role::Follower, &labels()), Plan::Foreign("db".into()));
+        assert_eq!(foreign.show(&Role::Follower, None, &labels()), Plan::Foreign("db".into()));
         assert_eq!(foreign.strip(term(0, 9), &labels()), Plan::Leave);
     }
 
