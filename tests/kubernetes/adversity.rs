@@ -116,7 +116,8 @@ impl Story {
         Ok(())
     }
 
-    /// The fault ends; the label must be right in time, and the leader the same as before.
+    /// The fault ends; the label must be right in time, and the leader the same as before. What happened meanwhile is
+    /// told.
     fn recover(mut self, end: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
         let (leader, _) = self.leader_and_other();
         let before = Moment::now();
@@ -132,7 +133,12 @@ impl Story {
         }
         let audit = audit(seen.iter().map(|(pod, samples)| (*pod, samples.as_slice())));
         ensure!(audit.keeps_the_promise() && audit.reigns.len() == 3, "{audit}");
-        Ok(())
+        let expected = format!("{leader} became leader");
+        let is_it = |event: &serde_json::Value| event["note"] == *expected;
+        let stage = &self.stage;
+        let told = || anyhow::Ok(stage.admin().events(&stage.namespace)?.iter().filter(|event| is_it(event)).count());
+        // It led at first, too.
+        wait_for("what happened is told", PATIENCE, || Ok(told()? == 2))
     }
 }
 
@@ -204,9 +210,9 @@ async fn so_slow_that_no_call_comes_back_in_time() -> Result<()> {
 
 #[tokio::test]
 async fn slow_and_the_label_is_right_within_5_s_all_the_same() -> Result<()> {
-    let mut story = on_the_shared_server("600 ms for each call").await?;
+    let mut story = on_the_shared_server("400 ms for each call").await?;
     story.endure(Duration::from_millis(500), |stage| {
-        delay(stage, Duration::from_millis(300));
+        delay(stage, Duration::from_millis(200));
         nothing_kept()
     })?;
     // Still slow.
