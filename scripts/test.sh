@@ -1,8 +1,33 @@
 #!/usr/bin/env bash
 # Runs every test of the workspace and ends with one line: "N passed, N failed".
 # Arguments go to `cargo test`. The exit code is cargo's; that nothing was tested is a failure as well.
+#
+#   scripts/test.sh --tools ARGUMENT…    prints what these tests need of scripts/tools.sh beside protoc and etcd
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Kubernetes takes a quarter of an hour to build: only for tests that use it. That is all of them unless cargo is told
+# which; of those, the ones whose names begin with kubernetes, and --tests and --all-targets, which are all again.
+# Without them (no Go) the rest can run: hence the question marks.
+tools() {
+  local told=no
+  while [[ $# -gt 0 && $1 != -- ]]; do
+    case $1 in
+      --test=kubernetes* | --tests | --all-targets) told=no && break ;;
+      --test)
+        if [[ ${2:-} == kubernetes* ]]; then told=no && break; fi
+        told=yes
+        ;;
+      --test=* | --lib | --bin | --bin=* | --bins | --doc | --example | --example=* | --examples) told=yes ;;
+    esac
+    shift
+  done
+  if [[ $told == no ]]; then echo 'kubernetes? helm?'; fi
+}
+if [[ ${1:-} == --tools ]]; then
+  tools "${@:2}"
+  exit
+fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -385,15 +385,17 @@ find_helm() {
 # --- what `make lint` runs -----------------------------------------------------------------------------------------
 
 readonly lint_programs=(cargo-deny hadolint helm-docs kube-score promtool shellcheck typos yamllint)
+readonly lint_modules=(helm-docs kube-score monitoring-crds pod-security)
 
 fill_lint() {
   local folder=$1 program
   mkdir "$folder/bin"
-  need_go monitoring-crds && need_go helm-docs && need_go kube-score || return 1
+  for program in "${lint_modules[@]}"; do need_go "$program" || return 1; done
   lint_from_python "$folder" && cargo_deny_from_source "$folder" && promtool_from_debian "$folder" || return 1
-  say "building helm-docs, kube-score and the schemas of Prometheus' resources from Go modules, once"
+  say "building helm-docs, kube-score, pod-security and the schemas of Prometheus' resources from Go modules, once"
   go_build "$folder/bin" helm-docs "-X main.version=$(module_version helm-docs github.com/norwoodj/helm-docs)" tool &&
-    go_build "$folder/bin" kube-score '' tool && prometheus_crds "$folder" || return 1
+    go_build "$folder/bin" kube-score '' tool && go_build "$folder/bin" pod-security '' . &&
+    prometheus_crds "$folder" || return 1
   for program in "${lint_programs[@]}"; do
     # kube-score alone knows no --version.
     "$folder/bin/$program" --version >/dev/null 2>&1 || "$folder/bin/$program" version >/dev/null ||
@@ -461,7 +463,7 @@ find_lint() {
   key=$({
     release
     printf '%s\n' "${lint_packages[@]}" "$cargo_deny"
-    cat "$root"/scripts/go/{helm-docs,kube-score,monitoring-crds}/go.{mod,sum}
+    for found in "${lint_modules[@]}"; do cat "$root/scripts/go/$found"/*; done
   } | sha256sum | cut -c1-12)
   found=$(cached "lint-$key" fill_lint) || return 1
   printf '%s\n' "$found/bin"
