@@ -6,27 +6,39 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Kubernetes takes a quarter of an hour to build: only for tests that use it. That is all of them unless cargo is told
-# which; of those, the ones whose names begin with kubernetes, and --tests and --all-targets, which are all again.
-# Without them (no Go) the rest can run: hence the question marks.
-tools() {
-  local told=no
+# runs PREFIX ARGUMENT…: whether cargo runs the tests in tests/PREFIX… then: it does unless told which, and not those.
+runs() {
+  local prefix=$1 told=no
+  shift
   while [[ $# -gt 0 && $1 != -- ]]; do
     case $1 in
-      --test=kubernetes* | --tests | --all-targets) told=no && break ;;
+      "--test=$prefix"* | --tests | --all-targets) return 0 ;;
       --test)
-        if [[ ${2:-} == kubernetes* ]]; then told=no && break; fi
+        [[ ${2:-} != "$prefix"* ]] || return 0
         told=yes
         ;;
       --test=* | --lib | --bin | --bin=* | --bins | --doc | --example | --example=* | --examples) told=yes ;;
     esac
     shift
   done
-  if [[ $told == no ]]; then echo 'kubernetes? helm?'; fi
+  [[ $told == no ]]
 }
+
+# A Kubernetes takes a quarter of an hour to build: only for tests that use it. Where it cannot be had (there is no Go)
+# the others run, and these say what they lack: hence the question marks.
 if [[ ${1:-} == --tools ]]; then
-  tools "${@:2}"
+  shift
+  if runs kubernetes "$@"; then echo 'kubernetes? helm?'; fi
   exit
+fi
+
+# The image is looked at as the Dockerfile would make it; minutes the first time, seconds later.
+if runs image "$@"; then
+  if image=$(scripts/image-stages.sh); then
+    export BELLWETHER_IMAGE=$image
+  else
+    echo "scripts/test.sh: going on without the image; the tests of it will fail" >&2
+  fi
 fi
 
 log=$(mktemp)
