@@ -3,6 +3,10 @@
 #
 #   scripts/check-rules.sh               check the rules and run their tests
 #   scripts/check-rules.sh --self-test   spoil one alert at a time and see that its tests fail
+#   scripts/check-rules.sh --rendered    run the tests on the PrometheusRule on stdin, as the chart makes it for the tests' election:
+#     helm template web charts/bellwether --namespace shop --kube-version 1.36.0 \
+#       --set fullnameOverride=web,metrics.prometheusRule.enabled=true \
+#       --show-only templates/monitoring-prometheusrule.yaml | scripts/check-rules.sh --rendered
 #
 # The spoiled ones: an alert that never fires; one that does not wait (its `for:` is gone); one that waits for 55 minutes; one
 # that takes all elections of a namespace for one.
@@ -29,6 +33,21 @@ check_rules() {
   said=$("$promtool" test rules "$tests"/*.yaml 2>&1) || die "$said"
 }
 
+# A PrometheusRule has the groups below `spec:`, two columns in.
+check_rendered() {
+  local folder said
+  folder=$(scratch)
+  sed -n '/^spec:$/,$ s/^  //p' >"$folder/${rules##*/}"
+  [[ -s $folder/${rules##*/} ]] || die "no PrometheusRule on stdin"
+  said=$("$promtool" test rules "$folder"/tests/*.yaml 2>&1) || die "$said"
+}
+
+# A folder that goes with this script, with the tests in it: they name the rules by a relative path.
+scratch() {
+  cp -r "$tests" "$scratch_folder/tests"
+  printf '%s' "$scratch_folder"
+}
+
 # alerts: the names of all.
 alerts() { sed -n 's/^      - alert: //p' "$1"; }
 
@@ -46,13 +65,9 @@ spoil() {
   '
 }
 
-# One folder per spoiled set of rules, with the tests beside it: they name the rules by a relative path.
 self_test() {
   local folder how alert own tried=0 missed=()
-  folder=$(mktemp -d)
-  # shellcheck disable=SC2064 # the name of now
-  trap "rm -rf '$folder'" EXIT
-  cp -r "$tests" "$folder/tests"
+  folder=$(scratch)
   for alert in $(alerts "$rules"); do
     # All tests would find it, too; the ones that name the alert must.
     mapfile -t own < <(grep -l "$alert" "$folder"/tests/*.yaml)
@@ -74,8 +89,11 @@ self_test() {
 }
 
 find_promtool
+scratch_folder=$(mktemp -d)
+trap 'rm -rf "$scratch_folder"' EXIT
 case ${1:-} in
   '') check_rules ;;
   --self-test) self_test ;;
-  *) die "usage: scripts/check-rules.sh [--self-test]" ;;
+  --rendered) check_rendered ;;
+  *) die "usage: scripts/check-rules.sh [--self-test | --rendered]" ;;
 esac
