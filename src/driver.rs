@@ -170,6 +170,7 @@ impl Driver {
                 Effect::Watch { watch, endpoint, target, from } => self.etcd.watch(watch, endpoint, target, from),
                 Effect::Unwatch(watch) => self.etcd.unwatch(watch),
                 Effect::SettleAnswers(id) => self.settle_answers(id),
+                Effect::Publish(_) => {}
                 Effect::Tell(notice) => {
                     self.metrics.observe(&notice);
                     self.reporter.report(&notice, now);
@@ -228,5 +229,6 @@ fn settings(config: &Config) -> Result<Settings, DriverError> {
         timings: config.timings,
         endpoints: config.etcd.endpoints.len(),
         seed: u64::from_ne_bytes(seed),
+        publishes: false,
     })
 }

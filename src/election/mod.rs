@@ -18,7 +18,9 @@ mod timings;
 mod view;
 
 pub use candidate::{Candidate, Settings};
-pub use effect::{CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Request, WatchTarget};
+pub use effect::{
+    CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Publication, Request, Role, WatchTarget,
+};
 pub use event::{Answer, Body, CallError, CallErrorKind, CandidateKey, Change, Event, Header, LockKey};
 pub use ids::{
     ClusterId, EndpointId, Epoch, Identity, LeaseId, MemberId, OpId, RaftTerm, Revision, StreamId, Term, WatchId,
