@@ -85,6 +85,7 @@ policy() {
 write() {
   local file=$1 comment=$2 text
   text=$(cat)
+  mkdir -p "$(dirname "$folder/$file")"
   if grep -nE "$namespace|the-account|the-election|[Hh]elm" <<<"$text" >&2; then
     die "$file: the lines above should not be there; this script has to learn about them"
   fi
@@ -109,6 +110,8 @@ and your endpoints into BELLWETHER_ETCD_ENDPOINTS. The certificates come from a 
 
   kubectl create secret generic demo-etcd-client --namespace NAMESPACE --from-file ca.crt --from-file tls.crt --from-file tls.key
   kubectl apply --namespace NAMESPACE --filename manifests/external-etcd.yaml'
+  render example trial --set fullnameOverride=example --show-only templates/etcd-trial.yaml | without_namespace |
+    write examples/etcd/etcd.yaml 'One etcd member to try things out, without promises.'
   policy | write policy.yaml 'What a sidecar may change about pods: the role label and the term annotation of those of its election, and the leader only on
 its own pod. Without it the right to patch pods would also mean their images. Once per cluster, by its administrator; needs
 Kubernetes 1.30:
@@ -131,9 +134,9 @@ case ${1:-} in
     trap 'rm -rf "$folder"' EXIT
     render_all
     differs=
-    for file in "$folder"/*; do
-      diff -u "manifests/${file##*/}" "$file" || differs=yes
-    done
+    while IFS= read -r file; do
+      diff -u "manifests/$file" "$folder/$file" || differs=yes
+    done < <(cd "$folder" && find . -type f)
     [[ -z $differs ]] || die "manifests/ differs from what the chart renders: run scripts/render-manifests.sh"
     ;;
   *) die "usage: scripts/render-manifests.sh [--check]" ;;
