@@ -27,8 +27,9 @@ crates() {
 collect() {
   local name=$1 version=$2 expression=$3 folder file hash found=
   folder=$(compgen -G "$registry/*/$name-$version" | head -n 1) || die "$name $version is not in $registry"
+  shopt -s nocasematch
   for file in "$folder"/*; do
-    [[ -f $file && ${file##*/} =~ ^(LICEN[CS]E|COPYING|NOTICE|COPYRIGHT|UNLICENSE|[Ll]icense) ]] || continue
+    [[ -f $file && ${file##*/} =~ ^(LICEN[CS]E|UNLICENSE|COPYING|COPYRIGHT|NOTICE) ]] || continue
     hash=$(sha256sum "$file" | cut -d ' ' -f 1)
     cp "$file" "$work/$hash.text"
     printf '%s %s (%s), %s\n' "$name" "$version" "$expression" "${file##*/}" >>"$work/$hash.crates"
