@@ -27,6 +27,7 @@ pub use ids::{
 };
 pub use instant::{Instant, Reading, Until, WallTime};
 pub use notice::{ClaimResult, Notice, Reason, RenewalFailure};
+pub(crate) use random::Random;
 pub use timings::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASE_TTL_RIDES_OUT_ELECTION, TimingFault, Timings, TimingsRequest};
 pub use view::{
     CandidateView, EndpointHealth, EndpointView, EtcdContact, KnownLeader, Lead, NotLeading, PublicState, RECENT_TERMS,

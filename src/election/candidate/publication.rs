@@ -7,6 +7,7 @@ use crate::election::effect::{Effect, Publication, Role};
 use crate::election::ids::{Identity, OpId};
 use crate::election::instant::{Instant, Reading};
 use crate::election::state::{StandingDown, State, Step};
+use crate::protections::Protections;
 
 /// How long a release waits until the leader's role is seen to be taken back. The place where it is shown may
 /// be away, and the next leader takes it back as well.
@@ -56,7 +57,8 @@ impl Candidate {
 
     /// Until when a release may wait for the leader's role to be taken back; `None` when that is done.
     pub(super) fn taking_back_until(&self) -> Option<Instant> {
-        self.published.taking_back.map(|(_, deadline)| deadline)
+        let deadline = self.published.taking_back.map(|(_, deadline)| deadline);
+        deadline.filter(|_| !Protections::NO_LABEL_WAIT.taken_away())
     }
 
     pub(super) fn on_published(&mut self, now: Reading, seen: OpId) {
