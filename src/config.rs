@@ -12,6 +12,7 @@ mod duration;
 mod endpoints;
 mod fault;
 mod faults;
+mod labels;
 mod listen;
 mod names;
 mod parse;
@@ -24,9 +25,11 @@ pub use duration::{COOLDOWN_DEFAULT, DurationFault, Span, parse_cooldown, parse_
 pub use endpoints::{ENDPOINTS_MAX, EndpointFault};
 pub use fault::{ConfigFault, FaultKind};
 pub(crate) use faults::Faults;
+pub use labels::{ApiServer, LabelConfig, LabelOff, Labels, PodLabelConfig};
 pub(crate) use listen::parse_http_item;
 pub use listen::{HTTP_PORT, ListenFault, TELEMETRY_PORT, default_http, default_telemetry};
 pub use names::NameFault;
+pub(crate) use names::check_pod_name;
 pub(crate) use parse::parse_lock_and_etcd;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
 
@@ -43,6 +46,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where `/livez`, `/readyz` and `/metrics` listen.
     pub telemetry: SocketAddr,
+    /// The pod's label and events.
+    pub pod_label: PodLabelConfig,
     /// Logs.
     pub log: LogConfig,
     /// What is allowed but should be known: one sentence each, to be logged at the start.

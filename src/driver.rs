@@ -20,6 +20,7 @@ use crate::config::{Config, Span};
 use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
 use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry, cut_writes_that_were_stopped};
+use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals};
@@ -45,6 +46,9 @@ pub enum DriverError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
+    /// The pod is not looked after any more: a bug.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
     /// One of the driver's own tasks panicked: a bug.
     #[error("a task of the driver ended: {0}")]
     Task(#[from] JoinError),
@@ -63,12 +67,14 @@ enum Occurrence {
     /// The deadline, or nothing for a while.
     Tick,
     Event(Event),
+    Label(Report),
     Reload,
 }
 
 struct Driver {
     candidate: Candidate,
     etcd: Etcd,
+    pod_label: PodLabel,
     shared: Arc<Shared>,
     view: watch::Sender<Arc<View>>,
     metrics: Arc<Metrics>,
@@ -88,33 +94,45 @@ impl Driver {
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
-        let candidate = Candidate::new(settings(config)?, clock::now());
-        let metrics = Arc::new(Metrics::new(&config.election.name).expect("each metric has a name of its own"));
+        let pod_label = PodLabel::start(&config.pod_label, &config.election.identity);
+        let candidate = Candidate::new(settings(config, pod_label.is_on())?, clock::now());
+        let metrics = Metrics::new(&config.election.name, &config.timings, pod_label.is_on());
+        let metrics = Arc::new(metrics.expect("each metric has a name of its own"));
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
         let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
         announce(config, &local_api, &telemetry);
+        Reporter::announce_label(config);
         let mut listeners = JoinSet::new();
         listeners.spawn(local_api.serve(Arc::clone(&shared)));
         listeners.spawn(telemetry.serve(Arc::clone(&shared)));
         let reporter = Reporter::to_stdout(config);
         let settlements = JoinSet::new();
-        Ok(Self { candidate, etcd, shared, view, metrics, reporter, signals, commands, listeners, settlements })
+        Ok(Self {
+            candidate,
+            etcd,
+            pod_label,
+            shared,
+            view,
+            metrics,
+            reporter,
+            signals,
+            commands,
+            listeners,
+            settlements,
+        })
     }
 
     async fn run(mut self) -> Result<(), DriverError> {
         self.shared.ready();
-        if self.run_effects(clock::now()) == Progress::Exit {
-            return Ok(());
-        }
-        loop {
+        let mut progress = self.run_effects(clock::now());
+        while progress == Progress::GoOn {
             let occurrence = self.wait().await?;
             self.shared.heartbeat();
-            let now = clock::now();
-            if self.turn(now, occurrence) == Progress::Exit {
-                return Ok(());
-            }
+            progress = self.turn(clock::now(), occurrence);
         }
+        self.pod_label.finish().await;
+        Ok(())
     }
 
     /// Waits for one occurrence. Every branch is cancel-safe.
@@ -126,6 +144,7 @@ impl Driver {
                 Signal::Stop => Occurrence::Event(Event::Stop),
                 Signal::Reload => Occurrence::Reload,
             }),
+            report = self.pod_label.next_report() => Ok(Occurrence::Label(report?)),
             Some(command) = self.commands.recv() => Ok(Occurrence::Event(command)),
             Some(settled) = self.settlements.join_next() => Ok(Occurrence::Event(Event::AnswersSettled { id: settled? })),
             Some(ended) = self.listeners.join_next() => Err(ended?.into()),
@@ -148,6 +167,11 @@ impl Driver {
         match occurrence {
             Occurrence::Tick => {}
             Occurrence::Event(event) => self.candidate.handle_event(now, event),
+            Occurrence::Label(Report::Published(id)) => self.candidate.handle_event(now, Event::Published { id }),
+            Occurrence::Label(report) => {
+                self.metrics.observe_label(&report);
+                self.reporter.report_label(&report);
+            }
             Occurrence::Reload => self.reload(),
         }
         self.publish();
@@ -170,6 +194,7 @@ impl Driver {
                 Effect::Watch { watch, endpoint, target, from } => self.etcd.watch(watch, endpoint, target, from),
                 Effect::Unwatch(watch) => self.etcd.unwatch(watch),
                 Effect::SettleAnswers(id) => self.settle_answers(id),
+                Effect::Publish(publication) => self.pod_label.publish(publication),
                 Effect::Tell(notice) => {
                     self.metrics.observe(&notice);
                     self.reporter.report(&notice, now);
@@ -219,7 +244,7 @@ enum Progress {
     Exit,
 }
 
-fn settings(config: &Config) -> Result<Settings, DriverError> {
+fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
     let mut seed = [0; 8];
     default_provider().secure_random.fill(&mut seed).map_err(|GetRandomFailed| DriverError::NoRandomness)?;
     Ok(Settings {
@@ -228,5 +253,6 @@ fn settings(config: &Config) -> Result<Settings, DriverError> {
         timings: config.timings,
         endpoints: config.etcd.endpoints.len(),
         seed: u64::from_ne_bytes(seed),
+        publishes,
     })
 }

@@ -7,6 +7,7 @@ pub mod driver;
 pub mod election;
 pub mod etcd;
 pub mod http;
+pub mod kubernetes;
 pub mod logs;
 pub mod metrics;
 pub mod protections;

@@ -51,13 +51,13 @@ where
 }
 
 /// What libraries log is about connections, which our own lines tell in the election's words; their warnings
-/// may still be the only trace of a fault.
+/// may still be the only trace of a fault. kube's builder logs every call that fails, which we tell once.
 fn directives(level: LogLevel) -> &'static str {
     match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,bellwether=info",
-        LogLevel::Debug => "warn,bellwether=debug",
+        LogLevel::Error => "error,kube_client::client::builder=off",
+        LogLevel::Warn => "warn,kube_client::client::builder=off",
+        LogLevel::Info => "warn,kube_client::client::builder=off,bellwether=info",
+        LogLevel::Debug => "warn,kube_client::client::builder=off,bellwether=debug",
     }
 }
 

@@ -1,5 +1,7 @@
 //! Prometheus metrics: what is counted as it happens, and what is read off the view at a scrape.
 
+mod label;
+
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -10,8 +12,11 @@ use prometheus::{
 };
 
 use crate::election::{
-    CallErrorKind, ClaimResult, Notice, Operation, PublicState, Reading, Reason, RenewalFailure, View,
+    CallErrorKind, ClaimResult, NotLeading, Notice, Operation, PublicState, Reading, Reason, RenewalFailure, Timings,
+    View,
 };
+use crate::kubernetes::Report;
+use label::LabelMetrics;
 
 /// A confirmed renewal takes half a millisecond on loopback and ends with the attempt timeout, 3 s at most.
 const RENEWAL_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0];
@@ -32,6 +37,8 @@ pub struct Metrics {
     failover: Histogram,
     etcd_errors: IntCounterVec,
     http_requests: IntCounterVec,
+    /// While the pod is looked after.
+    label: Option<LabelMetrics>,
 }
 
 /// Set from the view and the clock at every scrape: a gauge that something has to keep up to date lies after
@@ -40,6 +47,7 @@ pub struct Metrics {
 struct Scraped {
     leading: IntGauge,
     state: IntGaugeVec,
+    not_leading: IntGaugeVec,
     term: IntGauge,
     epoch: IntGauge,
     lease_remaining: Gauge,
@@ -108,14 +116,17 @@ impl Path {
 }
 
 impl Metrics {
-    /// Every metric of this process, at zero. `election` is the election's name.
+    /// Every metric of this process, at zero. `election` is the election's name, a label of every series: several
+    /// elections may share a namespace. `labels` says whether the pod is looked after.
     ///
     /// # Errors
     /// Two metrics of one name: a bug.
-    pub fn new(election: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    pub fn new(election: &str, timings: &Timings, labels: bool) -> Result<Self, prometheus::Error> {
+        let everywhere = [("election".to_owned(), election.to_owned())].into();
+        let registry = Registry::new_custom(None, Some(everywhere))?;
         let made = Maker(&registry);
         made.constant_info()?;
+        made.constant_timings(timings)?;
         let metrics = Self {
             scraped: Scraped::new(&made, election)?,
             transitions: made.counters(
@@ -153,6 +164,7 @@ impl Metrics {
                 "Requests answered, by path and status code.",
                 &["path", "code"],
             )?,
+            label: labels.then(|| LabelMetrics::new(&made)).transpose()?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -219,6 +231,13 @@ impl Metrics {
         }
     }
 
+    /// Counts what happened to the pod's label.
+    pub fn observe_label(&self, report: &Report) {
+        if let Some(label) = &self.label {
+            label.observe(report);
+        }
+    }
+
     /// Counts an answer of one of our listeners.
     pub fn count_request(&self, path: Path, code: StatusCode) {
         self.http_requests.with_label_values(&[path.as_str(), code.as_str()]).inc();
@@ -241,6 +260,11 @@ impl Scraped {
         Ok(Self {
             leading: made.gauge("bellwether_leading", "1 while this candidate leads, else 0.")?,
             state: made.gauges("bellwether_state", "1 for the state of this candidate, 0 for the others.", "state")?,
+            not_leading: made.gauges(
+                "bellwether_not_leading",
+                "1 for the reason why this candidate does not lead, 0 for the others.",
+                "reason",
+            )?,
             term: made.gauge("bellwether_term", "The token of the known leader's term; 0 when no leader is known.")?,
             epoch: made.gauge("bellwether_epoch", "The epoch of this sidecar; terms compare by epoch first.")?,
             lease_remaining: made.seconds(
@@ -265,6 +289,10 @@ impl Scraped {
         let state = if expired { PublicState::Jeopardy } else { view.state };
         for each in PublicState::ALL {
             self.state.with_label_values(&[each.as_str()]).set(i64::from(each == state));
+        }
+        let reason = if expired { Some("jeopardy") } else { view.not_leading.as_ref().map(NotLeading::as_str) };
+        for each in NotLeading::NAMES {
+            self.not_leading.with_label_values(&[each]).set(i64::from(reason == Some(each)));
         }
         let leader = view.leader.as_ref().filter(|_| !expired);
         self.term.set(leader.map_or(0, |leader| leader.term.token.0));
@@ -368,6 +396,25 @@ impl Maker<'_> {
         let opts = Opts::new("bellwether_build_info", "1, with the version of this sidecar.");
         let info = self.registered(IntGaugeVec::new(opts, &["version"])?)?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(())
+    }
+
+    /// What alerts compare with.
+    fn constant_timings(&self, timings: &Timings) -> Result<(), prometheus::Error> {
+        let seconds =
+            self.float_gauges("bellwether_timing_seconds", "The timings this sidecar runs with.", "timing")?;
+        let each = [
+            ("lease_ttl", timings.lease_ttl()),
+            ("keepalive_interval", timings.keepalive_interval()),
+            ("attempt_timeout", timings.attempt_timeout()),
+            ("safety_margin", timings.safety_margin()),
+            ("reconnect_window", timings.reconnect_window()),
+            ("answer_validity", timings.answer_validity()),
+            ("drain_timeout", timings.drain_timeout()),
+        ];
+        for (timing, lasts) in each {
+            seconds.with_label_values(&[timing]).set(lasts.as_secs_f64());
+        }
         Ok(())
     }
 }

@@ -30,8 +30,26 @@ impl Protections {
     /// `until` counts from the arrival of the answer instead of from the sending of its request.
     pub const LATEST_SEND: Self = Self { code: 4, name: "latest-send" };
 
+    /// Patches of a pod land on whatever version of it there is.
+    pub const NO_RESOURCE_VERSION: Self = Self { code: 5, name: "no-resource-version" };
+    /// A pod that has seen a higher term is labelled all the same.
+    pub const NO_TERM_CHECK: Self = Self { code: 6, name: "no-term-check" };
+    /// The lock is let go of without waiting for the label to be taken back.
+    pub const NO_LABEL_WAIT: Self = Self { code: 7, name: "no-label-wait" };
+    /// A new leader labels itself and leaves the other pods as they are.
+    pub const NO_STRIPPING: Self = Self { code: 8, name: "no-stripping" };
+
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::NO_REQUEST_CHECK, Self::NO_MARGIN, Self::NO_CONFIRM, Self::LATEST_SEND];
+    pub const ALL: [Self; 8] = [
+        Self::NO_REQUEST_CHECK,
+        Self::NO_MARGIN,
+        Self::NO_CONFIRM,
+        Self::LATEST_SEND,
+        Self::NO_RESOURCE_VERSION,
+        Self::NO_TERM_CHECK,
+        Self::NO_LABEL_WAIT,
+        Self::NO_STRIPPING,
+    ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.
     #[must_use]

@@ -1,6 +1,8 @@
 //! Turns notices into log lines: one per transition with its reason, its term and what comes next, and what an
 //! operator has to know; quiet otherwise. On every change of leader, one line on stdout.
 
+mod label;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
@@ -13,6 +15,8 @@ use crate::election::{
     CallErrorKind, ClaimResult, ClusterId, EndpointId, Identity, Instant, LeaseId, Notice, Operation, PublicState,
     Reading, Reason, RenewalFailure, Term,
 };
+use crate::kubernetes::Report;
+use label::LabelReporter;
 
 /// A standing fault that needs a person is said again after this long: often enough for whoever looks at the
 /// last minutes of a log, rare enough to leave other lines in it.
@@ -41,6 +45,7 @@ pub struct Reporter {
     said: HashMap<Standing, Instant>,
     /// The version each endpoint last told.
     versions: HashMap<EndpointId, String>,
+    label: LabelReporter,
 }
 
 /// One kind of failure of one endpoint, again and again.
@@ -81,6 +86,7 @@ impl Reporter {
             failing: HashMap::new(),
             said: HashMap::new(),
             versions: HashMap::new(),
+            label: LabelReporter::new(&config.pod_label),
         }
     }
 
@@ -88,6 +94,16 @@ impl Reporter {
     #[must_use]
     pub fn to_stdout(config: &Config) -> Self {
         Self::new(config, Box::new(io::stdout()))
+    }
+
+    /// Says at the start whether the pod is labelled.
+    pub fn announce_label(config: &Config) {
+        label::announce(&config.pod_label);
+    }
+
+    /// Writes what happened to the pod's label, if a person should know.
+    pub fn report_label(&mut self, report: &Report) {
+        self.label.report(report);
     }
 
     /// Writes what `notice`, which happened at `now`, has to say.

@@ -118,6 +118,7 @@ impl Window {
 
     fn renewals(&mut self) -> Option<u64> {
         let text = self.telemetry.get("/metrics").ok()?.text();
+        let text = support::without_election(&text);
         text.lines().find_map(|line| line.strip_prefix("bellwether_renewals_total{result=\"ok\"} ")?.parse().ok())
     }
 }

@@ -24,6 +24,9 @@ pub struct RunFlags {
     /// Where it listens.
     #[command(flatten)]
     pub http: HttpFlags,
+    /// What the cluster is shown.
+    #[command(flatten)]
+    pub kubernetes: KubernetesFlags,
     /// How it logs.
     #[command(flatten)]
     pub log: LogFlags,
@@ -155,6 +158,54 @@ pub struct HttpFlags {
     /// Where /livez, /readyz and /metrics are [default: 0.0.0.0:4041]
     #[arg(long, value_name = "ADDRESS", env = "BELLWETHER_TELEMETRY")]
     pub telemetry: Option<String>,
+}
+
+/// What the cluster is shown.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Kubernetes: the pod's label and events")]
+pub struct KubernetesFlags {
+    /// Label the pod with the role of this candidate: auto, on or off; auto is on in a pod that has a service account
+    /// token mounted, or with --kubeconfig [default: auto]
+    #[arg(long, value_name = "MODE", env = "BELLWETHER_POD_LABEL")]
+    pub pod_label: Option<String>,
+
+    /// How to reach the API server [default: the pod's service account]
+    #[arg(long, value_name = "FILE", env = "BELLWETHER_KUBECONFIG")]
+    pub kubeconfig: Option<String>,
+
+    /// The pod to label [default: the host name, which is the pod's name]
+    #[arg(long, value_name = "NAME", env = "BELLWETHER_POD_NAME")]
+    pub pod_name: Option<String>,
+
+    /// The pod's namespace [default: the service account's, or that of the kubeconfig's context]
+    #[arg(long, value_name = "NAME", env = "BELLWETHER_POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+
+    /// Use the label of another tool: bellwether, leader-labeler (is-leader: true|false), leader-elector (role:
+    /// leader|follower), patroni (role: primary|replica), spilo (spilo-role: master|replica), vault (vault-active:
+    /// true|false) [default: bellwether (bellwether.dev/role: leader|follower)]
+    #[arg(long, value_name = "NAME", env = "BELLWETHER_LABEL_PRESET")]
+    pub label_preset: Option<String>,
+
+    /// The label that carries the role [default: the preset's]
+    #[arg(long, value_name = "KEY", env = "BELLWETHER_LABEL_KEY")]
+    pub label_key: Option<String>,
+
+    /// Its value on the leader [default: the preset's]
+    #[arg(long, value_name = "VALUE", env = "BELLWETHER_LABEL_LEADER")]
+    pub label_leader: Option<String>,
+
+    /// Its value on the others; --label-follower= (empty): they carry no such label [default: the preset's]
+    #[arg(long, value_name = "VALUE", env = "BELLWETHER_LABEL_FOLLOWER")]
+    pub label_follower: Option<String>,
+
+    /// The label that carries the election's name [default: bellwether.dev/election]
+    #[arg(long, value_name = "KEY", env = "BELLWETHER_ELECTION_LABEL_KEY")]
+    pub election_label_key: Option<String>,
+
+    /// The annotation that carries the last term as <epoch>/<term> [default: bellwether.dev/term]
+    #[arg(long, value_name = "KEY", env = "BELLWETHER_TERM_ANNOTATION_KEY")]
+    pub term_annotation_key: Option<String>,
 }
 
 /// How it logs.

@@ -80,6 +80,7 @@ fn exit_of(error: &DriverError) -> Exit {
     match error {
         DriverError::Etcd(EtcdError::TaskDied(_))
         | DriverError::Http(HttpError::Ended { .. })
+        | DriverError::Kubernetes(_)
         | DriverError::Task(_) => Exit::Internal,
         DriverError::Etcd(EtcdError::File { .. } | EtcdError::Endpoint { .. } | EtcdError::NoAnswer(_))
         | DriverError::Http(

@@ -136,6 +136,46 @@ pub enum FaultKind {
         /// What is wrong with it.
         fault: ApiFault,
     },
+    /// The pod is to be labelled, and nothing tells through whom.
+    #[error(
+        "--pod-label: on, but {token_file:?}, the token for the API server, is not there; mount the service account \
+         token into this container, or give --kubeconfig"
+    )]
+    NoApiServer {
+        /// Where the token would be.
+        token_file: PathBuf,
+    },
+    /// A kubeconfig of no use.
+    #[error("--kubeconfig: {path:?} cannot be used: {error}; give a file that kubectl can use")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: String,
+    },
+    /// The default pod name cannot be used.
+    #[error("--pod-name: is missing, and the host name {value:?}, its default, {fault}; set --pod-name")]
+    PodHostName {
+        /// The host name.
+        value: String,
+        /// What is wrong with it.
+        fault: NameFault,
+    },
+    /// One label for two things.
+    #[error("--label-key: {key:?} is also the value of --election-label-key; choose another for one of them")]
+    SameLabelKey {
+        /// The key.
+        key: String,
+    },
+    /// One value for two roles.
+    #[error(
+        "--label-follower: {value:?} is also the value of --label-leader, and nobody could tell who leads; choose \
+         another for one of them"
+    )]
+    SameLabelValue {
+        /// The value.
+        value: String,
+    },
     /// Two listeners on one address.
     #[error("{flag}: {address} collides with {other_flag} {other}; choose another address or port for one of them")]
     Collision {
@@ -242,7 +282,12 @@ impl FaultKind {
             | Self::File { flag, .. }
             | Self::HalfAPair { given: flag, .. }
             | Self::PasswordWithoutUser(flag) => vec![flag],
-            Self::Missing { .. }
+            Self::NoApiServer { .. } => vec!["--pod-label"],
+            Self::Kubeconfig { .. } => vec!["--kubeconfig"],
+            Self::SameLabelKey { .. } => vec!["--label-key", "--election-label-key"],
+            Self::SameLabelValue { .. } => vec!["--label-follower", "--label-leader"],
+            Self::PodHostName { .. }
+            | Self::Missing { .. }
             | Self::HostName { .. }
             | Self::NamespaceFile { .. }
             | Self::NamespaceDefault { .. }

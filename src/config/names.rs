@@ -33,6 +33,17 @@ pub enum NameFault {
         "is not a Kubernetes namespace; use lower-case letters, digits and '-', with a letter or digit at both ends"
     )]
     NotADnsLabel,
+    /// Not a pod's name.
+    #[error(
+        "is not the name of a pod; use lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
+    )]
+    NotAPodName,
+    /// Not a label key.
+    #[error(
+        "is not a Kubernetes label key; write <name> or <DNS name>/<name>, the name with up to 63 letters, digits, \
+         '-', '_' and '.'"
+    )]
+    NotALabelKey,
     /// It would reach into another key.
     #[error("contains '/', which separates the parts of etcd keys; leave it out")]
     Slash,
@@ -58,6 +69,32 @@ pub fn check_election(text: &str) -> Result<(), NameFault> {
 pub fn check_namespace(text: &str) -> Result<(), NameFault> {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     check_label(text, |c| alphanumeric(c) || c == '-', alphanumeric, NameFault::NotADnsLabel)
+}
+
+/// `--pod-name`: a DNS subdomain.
+pub fn check_pod_name(text: &str) -> Result<(), NameFault> {
+    check_length(text, IDENTITY_BYTES_MAX)?;
+    if is_dns_subdomain(text) { Ok(()) } else { Err(NameFault::NotAPodName) }
+}
+
+/// The key of a label or annotation.
+pub fn check_label_key(text: &str) -> Result<(), NameFault> {
+    if text.is_empty() {
+        return Err(NameFault::Empty);
+    }
+    let (prefix, name) = text.rsplit_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let prefix_fits = prefix.is_none_or(|prefix| prefix.len() <= IDENTITY_BYTES_MAX && is_dns_subdomain(prefix));
+    if prefix_fits && check_election(name).is_ok() { Ok(()) } else { Err(NameFault::NotALabelKey) }
+}
+
+fn is_dns_subdomain(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = |part: &str| {
+        part.chars().all(|c| alphanumeric(c) || c == '-')
+            && part.starts_with(alphanumeric)
+            && part.ends_with(alphanumeric)
+    };
+    text.split('.').all(fits)
 }
 
 fn check_label(
@@ -123,6 +160,26 @@ mod tests {
         }
         for bad in ["Default", "a.b", "a_b", "-a", "a-", "a/b"] {
             assert_eq!(check_namespace(bad), Err(NameFault::NotADnsLabel), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_name_is_a_dns_subdomain() {
+        for good in ["web-0", "web-7d9f.x", "0"] {
+            assert_eq!(check_pod_name(good), Ok(()), "{good}");
+        }
+        for bad in ["Web-0", "web_0", "-web", "web.", "a..b", "a/b"] {
+            assert_eq!(check_pod_name(bad), Err(NameFault::NotAPodName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_key_may_have_a_dns_name_before_its_slash() {
+        for good in ["role", "bellwether.dev/role", "a-b.c/D_e.f"] {
+            assert_eq!(check_label_key(good), Ok(()), "{good}");
+        }
+        for bad in ["/role", "bellwether.dev/", "Bell/role", "a/b/c", "-role", "ro le"] {
+            assert_eq!(check_label_key(bad), Err(NameFault::NotALabelKey), "{bad:?}");
         }
     }
 

@@ -9,6 +9,7 @@ use super::duration::Span;
 use super::endpoints::{Endpoints, parse_endpoints};
 use super::fault::{ConfigFault, FaultKind, timing_flags};
 use super::faults::{Faults, OnTheList};
+use super::labels::parse_pod_label;
 use super::listen::{default_http, default_telemetry, parse_http_item, parse_telemetry};
 use super::names::{check_election, check_identity, check_lock_key, check_namespace};
 use super::sources::{Sources, Surroundings};
@@ -30,14 +31,16 @@ impl Config {
         let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);
         let timings = parse_timings(&flags.timings, &mut faults);
         let listeners = parse_listeners(&flags.http, &mut faults);
+        let election = lock.as_ref().map(|lock| lock.name.as_str());
+        let pod_label = parse_pod_label(&flags.kubernetes, election, surroundings, &mut faults);
         let log = parse_log(&flags.log, &mut faults);
-        let all = match (lock, candidate, etcd, timings, listeners, log) {
-            (Some(lock), Some(candidate), Some(etcd), Some(timings), Some(listeners), Some(log)) => {
-                Some((lock, candidate, etcd, timings, listeners, log))
+        let all = match (lock, candidate, etcd, timings, listeners, pod_label, log) {
+            (Some(lock), Some(candidate), Some(etcd), Some(timings), Some(listeners), Some(pod_label), Some(log)) => {
+                Some((lock, candidate, etcd, timings, listeners, pod_label, log))
             }
-            (Some(_) | None, _, _, _, _, _) => None,
+            (Some(_) | None, _, _, _, _, _, _) => None,
         };
-        let (lock, (identity, epoch), etcd, timings, (http, telemetry), log) = faults.finish(all)?;
+        let (lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log) = faults.finish(all)?;
         let mut config = Self {
             election: ElectionConfig {
                 name: lock.name,
@@ -50,6 +53,7 @@ impl Config {
             timings,
             http,
             telemetry,
+            pod_label,
             log,
             warnings: Vec::new(),
         };
@@ -288,7 +292,13 @@ mod tests {
     }
 
     fn surroundings() -> Surroundings {
-        Surroundings { password: None, host_name: "web-0".into(), namespace_file: "/nonexistent/namespace".into() }
+        Surroundings {
+            password: None,
+            host_name: "web-0".into(),
+            namespace_file: "/nonexistent/namespace".into(),
+            token_file: "/nonexistent/token".into(),
+            in_cluster: false,
+        }
     }
 
     fn parsed(flags: &RunFlags) -> Config {

@@ -10,6 +10,10 @@ pub const VARIABLE_PREFIX: &str = "BELLWETHER_";
 pub const PASSWORD_VARIABLE: &str = "BELLWETHER_ETCD_PASSWORD";
 /// Where Kubernetes tells a container its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Where Kubernetes mounts the token of a container's service account.
+const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// What Kubernetes tells every container: where the API server is.
+const API_SERVER_VARIABLE: &str = "KUBERNETES_SERVICE_HOST";
 
 /// The environment variable of a flag: `--lease-ttl` is `BELLWETHER_LEASE_TTL`.
 #[must_use]
@@ -55,6 +59,10 @@ pub struct Surroundings {
     pub host_name: String,
     /// The file that holds the pod's namespace, where there is one.
     pub namespace_file: PathBuf,
+    /// The file that holds the pod's token for the API server, where there is one.
+    pub token_file: PathBuf,
+    /// Whether this is a container in Kubernetes.
+    pub in_cluster: bool,
 }
 
 impl Surroundings {
@@ -65,6 +73,8 @@ impl Surroundings {
             password: std::env::var_os(PASSWORD_VARIABLE).filter(|password| !password.is_empty()),
             host_name: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
             namespace_file: Path::new(NAMESPACE_FILE).to_owned(),
+            token_file: Path::new(TOKEN_FILE).to_owned(),
+            in_cluster: std::env::var_os(API_SERVER_VARIABLE).is_some_and(|host| !host.is_empty()),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::ids::{EndpointId, Identity, LeaseId, OpId, Revision, StreamId, WatchId};
+use super::ids::{EndpointId, Identity, LeaseId, OpId, Revision, StreamId, Term, WatchId};
 use super::instant::WallTime;
 use super::notice::Notice;
 
@@ -44,10 +44,48 @@ pub enum Effect {
     /// Report `Event::AnswersSettled` once every answer that was computed from an older view has been
     /// sent and the last promise given out (`valid_for_ms`) has expired.
     SettleAnswers(OpId),
+    /// Show this role where the cluster can see it, in place of every role before; report
+    /// `Event::Published` once it is seen there.
+    Publish(Publication),
     /// Log it, count it.
     Tell(Notice),
     /// The candidate has stopped: end the driver.
     Exit,
+}
+
+/// What a candidate's pod is to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Comes back in `Event::Published`.
+    pub id: OpId,
+    /// The role.
+    pub role: Role,
+}
+
+/// What a candidate is to those who route by it. Not a right: only the view's `until` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nobody may rely on it: starting, in Jeopardy, standing down.
+    Unknown,
+    /// In line for the lock.
+    Follower,
+    /// Leads this term.
+    Leader {
+        /// The term. Whoever shows a lower one is not to be believed.
+        term: Term,
+        /// Who held the lock before, as far as this candidate saw: its pod may still say that it leads.
+        predecessor: Option<Identity>,
+    },
+}
+
+impl Role {
+    /// Whether whoever looks sees no difference.
+    pub(super) fn looks_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Leader { term, .. }, Self::Leader { term: others, .. }) => term == others,
+            (Self::Leader { .. } | Self::Follower | Self::Unknown, _) => self == other,
+        }
+    }
 }
 
 /// One unary call to etcd.

@@ -60,6 +60,11 @@ pub enum Event {
         /// The request's id.
         id: OpId,
     },
+    /// The role of this publication is seen.
+    Published {
+        /// The publication's id.
+        id: OpId,
+    },
     /// SIGTERM or SIGINT: stand down in order and stop.
     Stop,
     /// `POST /resign`: stand down, release, and stay away for the cool-down.

@@ -18,13 +18,16 @@ mod timings;
 mod view;
 
 pub use candidate::{Candidate, Settings};
-pub use effect::{CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Request, WatchTarget};
+pub use effect::{
+    CANDIDATES_LISTED, Call, CandidateRecord, Effect, Operation, Publication, Request, Role, WatchTarget,
+};
 pub use event::{Answer, Body, CallError, CallErrorKind, CandidateKey, Change, Event, Header, LockKey};
 pub use ids::{
     ClusterId, EndpointId, Epoch, Identity, LeaseId, MemberId, OpId, RaftTerm, Revision, StreamId, Term, WatchId,
 };
 pub use instant::{Instant, Reading, Until, WallTime};
 pub use notice::{ClaimResult, Notice, Reason, RenewalFailure};
+pub(crate) use random::Random;
 pub use timings::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASE_TTL_RIDES_OUT_ELECTION, TimingFault, Timings, TimingsRequest};
 pub use view::{
     CandidateView, EndpointHealth, EndpointView, EtcdContact, KnownLeader, Lead, NotLeading, PublicState, RECENT_TERMS,

@@ -29,7 +29,7 @@ pub(super) enum State {
     Stopped,
 }
 
-/// The way down: settle the answers given out, then release.
+/// The way down: settle the answers given out, see the role taken back, then release.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StandingDown {
     pub(super) goal: Goal,
@@ -52,6 +52,8 @@ pub(super) enum Goal {
 pub(super) enum Step {
     /// Waiting until the answers given out have expired, at most until the deadline; renewing meanwhile.
     Settling { id: OpId, deadline: Instant },
+    /// Waiting until nobody is shown the leader's role any more, at most until the deadline; renewing meanwhile.
+    Unpublishing { deadline: Instant },
     /// Letting go of the lock; from the deadline on, by the next harder means.
     Releasing { deadline: Instant },
 }

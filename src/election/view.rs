@@ -167,6 +167,41 @@ pub enum NotLeading {
 }
 
 impl NotLeading {
+    /// Every name, for metrics that set one and clear the rest.
+    pub const NAMES: [&'static str; 12] = [
+        "starting",
+        "etcd_unreachable",
+        "identity_taken",
+        "lock_held",
+        "lock_without_lease",
+        "lock_free",
+        "unconfirmed",
+        "cooling_down",
+        "jeopardy",
+        "standing_down",
+        "store_reset",
+        "several_clusters",
+    ];
+
+    /// The name in metric labels: one of [`NAMES`](Self::NAMES).
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::EtcdUnreachable => "etcd_unreachable",
+            Self::IdentityTaken => "identity_taken",
+            Self::LockHeld(_) => "lock_held",
+            Self::LockWithoutLease(_) => "lock_without_lease",
+            Self::LockFree => "lock_free",
+            Self::Unconfirmed => "unconfirmed",
+            Self::CoolingDown => "cooling_down",
+            Self::Jeopardy => "jeopardy",
+            Self::StandingDown => "standing_down",
+            Self::StoreReset => "store_reset",
+            Self::SeveralClusters => "several_clusters",
+        }
+    }
+
     /// One sentence for a person.
     #[must_use]
     pub fn sentence(&self) -> String {

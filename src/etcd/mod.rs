@@ -221,7 +221,11 @@ impl Etcd {
             Event::StreamEnded { stream, .. } => self.streams.remove(stream).is_some(),
             Event::WatchCreated { watch, .. } | Event::WatchChanged { watch, .. } => self.watches.contains_key(watch),
             Event::WatchEnded { watch, .. } => self.watches.remove(watch).is_some(),
-            Event::AnswersSettled { .. } | Event::Stop | Event::Resign { .. } | Event::CredentialsRenewed => true,
+            Event::AnswersSettled { .. }
+            | Event::Published { .. }
+            | Event::Stop
+            | Event::Resign { .. }
+            | Event::CredentialsRenewed => true,
         };
         wanted.then_some(event)
     }

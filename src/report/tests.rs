@@ -1,7 +1,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::config::{ElectionConfig, EtcdConfig, HttpConfig, LockKeyName, LogConfig, LogFormat, LogLevel};
+use crate::config::{
+    ElectionConfig, EtcdConfig, HttpConfig, LabelOff, LockKeyName, LogConfig, LogFormat, LogLevel, PodLabelConfig,
+};
 use crate::election::{Epoch, Revision, Timings, TimingsRequest, WallTime};
 
 #[derive(Clone, Default)]
@@ -38,6 +40,7 @@ fn config() -> Config {
         timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
         http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
         telemetry: ([127, 0, 0, 1], 0).into(),
+        pod_label: PodLabelConfig::Off(LabelOff::Asked),
         log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
         warnings: Vec::new(),
     }

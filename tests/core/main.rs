@@ -7,6 +7,7 @@ mod endpoints;
 mod etcd;
 mod jeopardy;
 mod observation;
+mod publication;
 mod renewal;
 mod scene;
 mod standing_down;

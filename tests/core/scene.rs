@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bellwether::election::{
     Call, CallErrorKind, Candidate, CandidateRecord, Effect, EndpointId, Epoch, Event, Identity, Instant, Lead,
-    LeaseId, LockKey, Notice, OpId, Operation, PublicState, Reading, Reason, Request, Revision, Settings, StreamId,
-    Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
+    LeaseId, LockKey, Notice, OpId, Operation, PublicState, Publication, Reading, Reason, Request, Revision, Role,
+    Settings, StreamId, Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
 };
 
 use crate::etcd::{Etcd, error, nanos};
@@ -72,6 +72,7 @@ pub struct Scene {
     watches: Vec<Watching>,
     closed: Vec<StreamId>,
     settling: Vec<OpId>,
+    publications: Vec<Publication>,
     notices: Vec<Notice>,
     exited: bool,
 }
@@ -80,6 +81,11 @@ impl Scene {
     /// A candidate that has just started, with the default timings and one endpoint.
     pub fn new() -> Self {
         Self::with(TimingsRequest::default(), 1, 1)
+    }
+
+    /// The same, with somebody to show its role to.
+    pub fn on_show() -> Self {
+        Self::start(TimingsRequest::default(), 1, 1, true)
     }
 
     pub fn with_endpoints(count: usize) -> Self {
@@ -91,8 +97,13 @@ impl Scene {
     }
 
     pub fn with(timings: TimingsRequest, endpoints: usize, seed: u64) -> Self {
+        Self::start(timings, endpoints, seed, false)
+    }
+
+    fn start(timings: TimingsRequest, endpoints: usize, seed: u64, publishes: bool) -> Self {
         let timings = Timings::new(timings).expect("the timings of a test hold together");
-        let settings = Settings { identity: Identity::new(ME), epoch: Epoch(0), timings, endpoints, seed };
+        let identity = Identity::new(ME);
+        let settings = Settings { identity, epoch: Epoch(0), timings, endpoints, seed, publishes };
         let (boot, wall) = (nanos(Duration::from_hours(1)), 1_700_000_000_000_000_000);
         let now = Reading { boot: Instant::from_nanos(boot), wall: WallTime::from_unix_nanos(wall) };
         let mut scene = Self {
@@ -105,6 +116,7 @@ impl Scene {
             watches: Vec::new(),
             closed: Vec::new(),
             settling: Vec::new(),
+            publications: Vec::new(),
             notices: Vec::new(),
             exited: false,
         };
@@ -245,6 +257,7 @@ impl Scene {
                 }
                 Effect::Unwatch(watch) => self.watches.retain(|open| open.id != watch),
                 Effect::SettleAnswers(id) => self.settling.push(id),
+                Effect::Publish(publication) => self.publications.push(publication),
                 Effect::Tell(notice) => self.notices.push(notice),
                 Effect::Exit => self.exited = true,
             }
@@ -404,6 +417,23 @@ impl Scene {
 
     pub fn settling(&self) -> &[OpId] {
         &self.settling
+    }
+
+    // ---- what the cluster is shown
+
+    pub fn publications(&self) -> &[Publication] {
+        &self.publications
+    }
+
+    /// The role published last.
+    pub fn role(&self) -> Role {
+        self.publications.last().expect("a candidate publishes a role when it starts").role.clone()
+    }
+
+    /// What was published last is seen by everybody.
+    pub fn role_is_seen(&mut self) {
+        let id = self.publications.last().expect("a candidate publishes a role when it starts").id;
+        self.event(Event::Published { id });
     }
 
     // ---- the rival

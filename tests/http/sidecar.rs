@@ -117,7 +117,7 @@ impl Sidecar {
         };
         let (view, seen) = watch::channel(Arc::new(starting()));
         let (sender, commands) = mpsc::channel(options.commands);
-        let metrics = Arc::new(Metrics::new("web")?);
+        let metrics = Arc::new(Metrics::new("web", &about.timings, true)?);
         let shared = Shared::new(about, clock, seen, sender, Arc::clone(&metrics));
         let api = *local_api.local_addrs().first().context("a TCP address")?;
         let telemetry_address = *telemetry.local_addrs().first().context("a TCP address")?;

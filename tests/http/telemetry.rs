@@ -16,8 +16,9 @@ async fn scrape(sidecar: &Sidecar) -> Result<String> {
     Ok(answer.body)
 }
 
+/// The value of a series, named without the label that all have.
 fn value(text: &str, series: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    support::without_election(text).lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[tokio::test]

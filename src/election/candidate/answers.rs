@@ -141,7 +141,7 @@ impl Candidate {
         let answers_are_out = match self.state {
             State::Leading { .. }
             | State::Jeopardy { .. }
-            | State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => true,
+            | State::StandingDown(StandingDown { step: Step::Settling { .. } | Step::Unpublishing { .. }, .. }) => true,
             State::Standby => self.holds_for_answers(),
             State::Starting | State::StandingDown(_) | State::Stopped => false,
         };

@@ -8,6 +8,7 @@ mod answers;
 mod campaign;
 mod observation;
 mod picture;
+mod publication;
 mod renewal;
 mod standing_down;
 
@@ -28,6 +29,7 @@ use super::sight::{Ahead, Registration, Sight, Watch};
 use super::state::State;
 use super::timings::Timings;
 use super::view::{CandidateView, View};
+use publication::Published;
 
 /// What a candidate is given at its start.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Settings {
     pub endpoints: usize,
     /// Where its pseudo-random numbers start. Two candidates must not share it: lease ids come from it.
     pub seed: u64,
+    /// Whether anybody carries out `Effect::Publish`. If not, there is none.
+    pub publishes: bool,
 }
 
 /// The state machine. Feed it with [`handle_event`](Self::handle_event) and
@@ -97,6 +101,7 @@ pub struct Candidate {
     candidates_total: u64,
     jeopardy_episodes: u64,
     view: View,
+    published: Published,
 }
 
 /// Why this candidate may not lead until it is restarted.
@@ -148,6 +153,7 @@ impl Candidate {
             candidates_total: 0,
             jeopardy_episodes: 0,
             view,
+            published: Published::default(),
         };
         candidate.handle_timeout(now);
         candidate
@@ -169,6 +175,7 @@ impl Candidate {
             Event::WatchChanged { watch, header, change } => self.on_watch_changed(now, watch, header, change),
             Event::WatchEnded { watch, error } => self.on_watch_ended(now, watch, error),
             Event::AnswersSettled { id } => self.on_answers_settled(now, id),
+            Event::Published { id } => self.on_published(now, id),
             Event::Stop => self.on_stop(now),
             Event::Resign { cooldown } => self.on_resign(now, cooldown),
             Event::CredentialsRenewed => self.on_credentials_renewed(now),
@@ -229,6 +236,7 @@ impl Candidate {
         self.advance_probes(now);
         self.send_due(now);
         self.advance_contact(now);
+        self.publish(now);
         self.redraw(now);
     }
 

@@ -22,6 +22,10 @@ impl Candidate {
             State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => {
                 self.settle(now, Goal::Stop, Reason::Stopped);
             }
+            State::StandingDown(StandingDown { step: step @ Step::Unpublishing { .. }, .. }) => {
+                let step = *step;
+                self.transition(Reason::Stopped, |state| state.stand_down(Goal::Stop, step));
+            }
             State::Standby if self.holds_for_answers() => {
                 self.settle(now, Goal::Stop, Reason::Stopped);
             }
@@ -54,14 +58,23 @@ impl Candidate {
         if let State::StandingDown(StandingDown { step: Step::Settling { id, .. }, .. }) = self.state
             && id == settled
         {
-            self.release(now);
+            self.release_unseen(now);
+        }
+    }
+
+    /// Lets go, once nobody is shown the leader's role any more, or that has had its time.
+    pub(super) fn release_unseen(&mut self, now: Reading) {
+        match self.taking_back_until().filter(|deadline| now.boot < *deadline) {
+            Some(deadline) => self.state.step_to(Step::Unpublishing { deadline }),
+            None => self.release(now),
         }
     }
 
     pub(super) fn advance_standing_down(&mut self, now: Reading) {
         let State::StandingDown(StandingDown { goal, step, .. }) = self.state else { return };
         match step {
-            Step::Settling { deadline, .. } if now.boot >= deadline => self.release(now),
+            Step::Settling { deadline, .. } if now.boot >= deadline => self.release_unseen(now),
+            Step::Unpublishing { deadline } if now.boot >= deadline => self.release(now),
             Step::Releasing { deadline } if now.boot >= deadline => match (goal, &self.lease) {
                 // The delete could not be settled within a lease's life: revoke, which cannot be ambiguous.
                 (Goal::StandBy { .. }, LeaseState::Held(_)) => {
@@ -72,12 +85,12 @@ impl Candidate {
                 // Nothing renews the lease any more: it is gone, or about to expire.
                 (Goal::Stop | Goal::StandBy { .. }, _) => self.finish_release(now, goal, false),
             },
-            Step::Settling { .. } | Step::Releasing { .. } => {}
+            Step::Settling { .. } | Step::Unpublishing { .. } | Step::Releasing { .. } => {}
         }
     }
 
     /// Lets go: on the way out by revoking the lease, to stand by again by deleting the key.
-    fn release(&mut self, now: Reading) {
+    pub(super) fn release(&mut self, now: Reading) {
         let State::StandingDown(StandingDown { goal, term, .. }) = self.state else { return };
         match goal {
             Goal::Stop => {
@@ -145,7 +158,9 @@ impl Candidate {
     pub(super) fn standing_down_deadline(&self) -> Option<Instant> {
         match self.state {
             State::StandingDown(StandingDown { step, .. }) => match step {
-                Step::Settling { deadline, .. } | Step::Releasing { deadline } => Some(deadline),
+                Step::Settling { deadline, .. } | Step::Unpublishing { deadline } | Step::Releasing { deadline } => {
+                    Some(deadline)
+                }
             },
             State::Starting | State::Standby | State::Leading { .. } | State::Jeopardy { .. } | State::Stopped => None,
         }

@@ -116,6 +116,7 @@ impl Node {
             timings: self.timings,
             endpoints: self.endpoints,
             seed,
+            publishes: true,
         };
         self.candidate = Some(Candidate::new(settings, self.clock.reading(now)));
         self.drain(now)

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellwether::election::{
-    Call, CallErrorKind, Effect, EndpointId, Event, LockKey, PublicState, RaftTerm, StreamId, Timings, WatchId,
+    Call, CallErrorKind, Effect, EndpointId, Event, LockKey, PublicState, Publication, RaftTerm, StreamId, Timings,
+    WatchId,
 };
 
 use super::dice::Dice;
@@ -279,6 +280,12 @@ impl World {
                 let settled = self.judge.promised(node).saturating_sub(self.now);
                 if !self.dice.once_in(8) {
                     self.after(settled, Happening::Returns { node, life, event: Event::AnswersSettled { id } });
+                }
+            }
+            Effect::Publish(Publication { id, .. }) => {
+                if !self.dice.once_in(8) {
+                    let delay = self.dice.between(Duration::ZERO, Duration::from_secs(1));
+                    self.after(delay, Happening::Returns { node, life, event: Event::Published { id } });
                 }
             }
             Effect::Tell(_) => {}

@@ -305,7 +305,8 @@ impl EtcdCluster {
     }
 }
 
-fn all_threads_stopped(pid: u32) -> Result<bool> {
+/// Whether a SIGSTOP has reached every thread of a process.
+pub(crate) fn all_threads_stopped(pid: u32) -> Result<bool> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let stat = fs::read_to_string(thread?.path().join("stat"))?;
         // `pid (name) state …`, and the name may hold anything.

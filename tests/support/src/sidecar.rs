@@ -236,12 +236,13 @@ impl Sidecar {
         Ok(response.text())
     }
 
-    /// One metric's value, by its name with labels as printed: `bellwether_renewals_total{result="ok"}`.
+    /// One metric's value, by its name with labels as printed, less the election that all have: `bellwether_renewals_total{result="ok"}`.
     ///
     /// # Errors
     /// When `/metrics` is not answered.
     pub fn metric(&self, series: &str) -> Result<Option<f64>> {
         let text = self.metrics()?;
+        let text = without_election(&text);
         Ok(text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok()))
     }
 
@@ -417,4 +418,24 @@ impl Lines {
             reader.join().ok();
         }
     }
+}
+
+/// The text of a scrape without the label that every series has.
+#[must_use]
+pub fn without_election(scrape: &str) -> String {
+    let mut text = String::with_capacity(scrape.len());
+    for line in scrape.lines() {
+        match line.split_once("election=\"") {
+            Some((before, rest)) if !line.starts_with('#') => {
+                let rest = rest.split_once('"').map_or("", |(_, rest)| rest);
+                match (before.strip_suffix('{'), rest.strip_prefix('}')) {
+                    (Some(name), Some(value)) => text.extend([name, value]),
+                    _ => text.extend([before, rest.strip_prefix(',').unwrap_or(rest)]),
+                }
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text.replace(",}", "}")
 }
