@@ -276,8 +276,8 @@ for helm in "${helms[@]}"; do
     manifests "$helm" "$scratch/rendered"
   else
     manifests "$helm" "$scratch/again"
-    # They follow the symbolic link in another order; blank lines aside, the text is the same.
-    diff -rB "$scratch/rendered" "$scratch/again" >"$scratch/diff" || complain "$helm renders otherwise than ${helms[0]}" "$(<"$scratch/diff")"
+    # They follow the symbolic link in another order; blanks aside, the text is the same.
+    diff -rZB "$scratch/rendered" "$scratch/again" >"$scratch/diff" || complain "$helm renders otherwise than ${helms[0]}" "$(<"$scratch/diff")"
   fi
   messages "$helm"
 done
