@@ -3,9 +3,15 @@
 //! There is no kubelet: nothing is started. Pods are created by the controllers and admitted, and what a kubelet would
 //! report of them is reported by the test.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use support::kubernetes::{ApiClient, ApiServer, Content, ControllerManager, Manifest, PodSecurity};
+use tempfile::TempDir;
 
 use crate::helm::{Helm, Said, chart, ci_values};
 use crate::wait::wait_until;
@@ -26,8 +32,10 @@ const VERSIONS: [&str; 7] = [
 const NOT_SERVED: &str = "monitoring.coreos.com/v1";
 const REPLICAS: &str = "app.kubernetes.io/component=replica";
 
+/// A release called `demo`.
 struct Release {
     helm: Helm,
+    chart: PathBuf,
     admin: &'static ApiClient,
     namespace: String,
 }
@@ -35,11 +43,15 @@ struct Release {
 impl Release {
     /// A namespace that enforces the restricted standard, with nothing in it.
     fn new(major: u8) -> Result<Self> {
+        Self::of(major, chart())
+    }
+
+    fn of(major: u8, chart: PathBuf) -> Result<Self> {
         let server = ApiServer::shared()?;
         ControllerManager::shared()?;
         let admin = server.admin();
         let namespace = admin.create_namespace("charts", PodSecurity::Restricted)?;
-        Ok(Self { helm: Helm::new(major, server)?, admin, namespace })
+        Ok(Self { helm: Helm::new(major, server)?, chart, admin, namespace })
     }
 
     fn helm(&self, arguments: &[&str]) -> Result<Said> {
@@ -48,8 +60,7 @@ impl Release {
 
     /// `helm install` or `helm upgrade`, which must be taken without a word against it.
     fn put(&self, command: &str, arguments: &[&str]) -> Result<Said> {
-        let chart = chart();
-        let chart = chart.to_str().context("the path is text")?;
+        let chart = self.chart.to_str().context("the path is text")?;
         let said = self.helm(&[&[command, "demo", chart], arguments].concat())?;
         ensure!(said.warnings().is_empty(), "{said:?}");
         Ok(said)
@@ -57,8 +68,12 @@ impl Release {
 
     /// Waits for so many replicas, admitted as pods.
     fn replicas(&self, count: usize) -> Result<Vec<String>> {
-        let look = || self.admin.pods(&self.namespace, REPLICAS);
-        let pods = wait_until(&format!("{count} replicas"), look, |pods| pods.len() == count)?;
+        self.pods(REPLICAS, count)
+    }
+
+    fn pods(&self, selector: &str, count: usize) -> Result<Vec<String>> {
+        let look = || self.admin.pods(&self.namespace, selector);
+        let pods = wait_until(&format!("{count} pods of {selector}"), look, |pods| pods.len() == count)?;
         Ok(pods.into_iter().map(|pod| pod.name).collect())
     }
 
@@ -113,7 +128,8 @@ fn a_bare_install(major: u8) -> Result<()> {
     let said = release.put("install", &[])?;
     ensure!(said.stdout.contains("STATUS: deployed"), "{said:?}");
     let pods = release.replicas(3)?;
-    wait_until("the trial etcd's pod", || release.admin.pods(&release.namespace, ""), |all| all.len() == 4)?;
+    // And the trial etcd.
+    release.pods("", 4)?;
     release.nothing_was_refused()?;
     for pod in &pods {
         release.only_the_sidecar_has_the_token(pod)?;
@@ -156,18 +172,45 @@ fn helm_4_installs_tests_upgrades_and_uninstalls_under_the_restricted_standard()
     a_bare_install(4)
 }
 
-#[test]
-fn what_violates_the_restricted_standard_is_warned_of_and_refused() -> Result<()> {
-    // The control: the tests above would see it.
-    let release = Release::new(4)?;
+/// The control of what is said of warnings and events above.
+fn a_violation_is_seen(major: u8) -> Result<()> {
+    let release = Release::new(major)?;
     let violates = ["--set", "hostNetwork=true"];
     let denied = release.put("install", &violates).err().context("there is a warning")?;
     ensure!(format!("{denied}").contains("would violate PodSecurity"), "{denied}");
-    let look = || release.nothing_was_refused().map_err(|error| error.to_string());
-    let refused = wait_until("pods are refused", || Ok(look()), Result::is_err)?;
+    let look = || Ok(release.nothing_was_refused().map_err(|error| error.to_string()));
+    let refused = wait_until("pods are refused", look, Result::is_err)?;
     ensure!(refused.is_err_and(|events| events.contains("violates PodSecurity")));
     ensure!(release.admin.pods(&release.namespace, REPLICAS)?.is_empty());
     Ok(())
+}
+
+#[test]
+fn what_violates_the_restricted_standard_is_warned_of_through_helm_3_and_refused() -> Result<()> {
+    a_violation_is_seen(3)
+}
+
+#[test]
+fn what_violates_the_restricted_standard_is_warned_of_through_helm_4_and_refused() -> Result<()> {
+    a_violation_is_seen(4)
+}
+
+#[test]
+fn the_example_of_the_library_installs_under_the_restricted_standard() -> Result<()> {
+    let folder = TempDir::with_prefix("bellwether-shop-")?;
+    let library = chart().join("../bellwether-lib");
+    let copied = Command::new("cp").arg("-R").arg(library.join("examples/shop")).arg(folder.path()).status()?;
+    ensure!(copied.success());
+    // What `helm dependency update` would put there.
+    let shop = folder.path().join("shop");
+    fs::create_dir(shop.join("charts"))?;
+    symlink(library.canonicalize()?, shop.join("charts/bellwether-lib"))?;
+    let release = Release::of(4, shop)?;
+    release.put("install", &[])?;
+    for pod in release.pods("app.kubernetes.io/name=shop", 3)? {
+        release.only_the_sidecar_has_the_token(&pod)?;
+    }
+    release.nothing_was_refused()
 }
 
 #[test]

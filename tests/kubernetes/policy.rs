@@ -38,15 +38,13 @@ impl Scene {
         let namespace = admin.create_namespace("policy", PodSecurity::Restricted)?;
         let scene = Self { server, namespace };
         let helm = Helm::new(4, server)?;
-        let mut files = vec!["serviceaccount", "role"];
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/role.yaml"]);
         if with_policy {
-            files.push("admissionpolicy");
+            arguments.extend(["--show-only", "templates/admissionpolicy.yaml"]);
         }
-        for file in files {
-            let template = format!("templates/{file}.yaml");
-            for manifest in helm.template(&scene.namespace, &[&["--show-only", &template], arguments].concat())? {
-                admin.apply(&scene.namespace, &manifest.text)?;
-            }
+        for manifest in helm.template(&scene.namespace, &arguments)? {
+            admin.apply(&scene.namespace, &manifest.text)?;
         }
         for (pod, election) in
             [("web-0", Some(ELECTION)), ("web-1", Some(ELECTION)), ("new-0", None), ("other-0", Some("other"))]
