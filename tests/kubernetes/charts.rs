@@ -14,10 +14,9 @@ use support::kubernetes::{ApiClient, ApiServer, Content, ControllerManager, Mani
 use tempfile::TempDir;
 
 use crate::helm::{Helm, Said, chart, ci_values};
+use crate::pods::{nothing_was_refused, only_the_sidecar_has_the_token, wait_for_pods};
 use crate::wait::wait_until;
 
-/// Where a container finds a service account's token.
-const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What the chart makes, by API version.
 const VERSIONS: [&str; 7] = [
     "v1",
@@ -72,31 +71,15 @@ impl Release {
     }
 
     fn pods(&self, selector: &str, count: usize) -> Result<Vec<String>> {
-        let look = || self.admin.pods(&self.namespace, selector);
-        let pods = wait_until(&format!("{count} pods of {selector}"), look, |pods| pods.len() == count)?;
-        Ok(pods.into_iter().map(|pod| pod.name).collect())
+        wait_for_pods(self.admin, &self.namespace, selector, count)
     }
 
-    /// That no controller was refused a pod.
     fn nothing_was_refused(&self) -> Result<()> {
-        let events = self.admin.events(&self.namespace)?;
-        let refused: Vec<&Value> = events.iter().filter(|event| event["type"] == "Warning").collect();
-        ensure!(refused.is_empty(), "{refused:#?}");
-        Ok(())
+        nothing_was_refused(self.admin, &self.namespace)
     }
 
-    /// That the token is in the sidecar and in no other container of this pod, as it was admitted.
     fn only_the_sidecar_has_the_token(&self, pod: &str) -> Result<()> {
-        let pod = self.admin.pod_object(&self.namespace, pod)?;
-        let containers = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array().cloned());
-        let mounts_it = |container: &Value| {
-            let mounts = container["volumeMounts"].as_array();
-            mounts.is_some_and(|mounts| mounts.iter().any(|mount| mount["mountPath"] == TOKEN_MOUNT))
-        };
-        let containers = containers.into_iter().flatten().flatten();
-        let with_token: Vec<Value> = containers.filter(mounts_it).map(|container| container["name"].clone()).collect();
-        ensure!(with_token == ["bellwether"], "{with_token:?} have the token: {:#}", pod["spec"]);
-        Ok(())
+        only_the_sidecar_has_the_token(self.admin, &self.namespace, pod)
     }
 
     /// The pod that `helm test` makes is admitted, and Helm goes by how it ends. Nothing runs in it here: what the

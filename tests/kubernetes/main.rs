@@ -3,5 +3,7 @@
 mod charts;
 mod cluster;
 mod helm;
+mod manifests;
+mod pods;
 mod policy;
 mod wait;

@@ -1,5 +1,8 @@
-//! The admission policy as the chart renders it: what a sidecar's token can do with it, and could do without.
+//! The admission policies, as the chart renders one for a release, and the one of manifests/ for every account with a
+//! label: what a sidecar's token can do with it, and could do without.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,39 +22,58 @@ const REFUSED: u16 = 422;
 /// Longer than the server remembers that a token was good.
 const TOKEN_REMEMBERED: Duration = Duration::from_secs(10);
 
+/// Who watches over the service account.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Nobody.
+    Nobody,
+    /// The policy that comes with the release.
+    Chart,
+    /// The policy of manifests/, which the server has: the account gets the label that it goes by.
+    Manifests,
+}
+
 /// A namespace with what the chart installs for a sidecar, and pods:
 /// `web-0` and `web-1` of the election, `new-0` of the election's workload without its label, `other-0` of another.
-struct Scene {
-    server: &'static ApiServer,
+struct Scene<'a> {
+    server: &'a ApiServer,
     namespace: String,
 }
 
-impl Scene {
-    fn new(with_policy: bool) -> Result<Self> {
-        Self::with(with_policy, &[])
+impl Scene<'static> {
+    fn new(guard: Guard) -> Result<Self> {
+        Self::on(ApiServer::shared()?, guard, &[])
     }
+}
 
+impl<'a> Scene<'a> {
     /// As the chart is rendered with these arguments.
-    fn with(with_policy: bool, arguments: &[&str]) -> Result<Self> {
-        let server = ApiServer::shared()?;
+    fn on(server: &'a ApiServer, guard: Guard, arguments: &[&str]) -> Result<Self> {
         let admin = server.admin();
         let namespace = admin.create_namespace("policy", PodSecurity::Restricted)?;
         let scene = Self { server, namespace };
         let helm = Helm::new(4, server)?;
         let mut arguments = arguments.to_vec();
         arguments.extend(["--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/role.yaml"]);
-        if with_policy {
+        if guard == Guard::Chart {
             arguments.extend(["--show-only", "templates/admissionpolicy.yaml"]);
         }
         for manifest in helm.template(&scene.namespace, &arguments)? {
             admin.apply(&scene.namespace, &manifest.text)?;
+        }
+        if guard == Guard::Manifests {
+            let account = json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": ACCOUNT, "labels": {ELECTION_KEY: ELECTION}},
+            });
+            admin.apply_object(&scene.namespace, &account)?.ok()?;
         }
         for (pod, election) in
             [("web-0", Some(ELECTION)), ("web-1", Some(ELECTION)), ("new-0", None), ("other-0", Some("other"))]
         {
             scene.create_pod(pod, election)?;
         }
-        scene.wait_until_in_force(if with_policy { REFUSED } else { 200 })?;
+        scene.wait_until_in_force(if guard == Guard::Nobody { 200 } else { REFUSED })?;
         Ok(scene)
     }
 
@@ -157,8 +179,8 @@ fn forbidden() -> Vec<Case> {
         case("a finalizer", "web-0", "web-0", json!({"metadata": {"finalizers": ["x.dev/x"]}}), "finalizers"),
         case("an owner", "web-0", "web-1", json!({"metadata": {"ownerReferences": [owner]}}), "owners"),
         case("another origin", "web-0", "web-1", json!({"metadata": {"generateName": "x-"}}), "generateName"),
-        case("leave the election", "web-0", "web-0", label(ELECTION_KEY, None), "must say demo-bellwether"),
-        case("go to another", "web-0", "web-0", label(ELECTION_KEY, Some("other")), "must say demo-bellwether"),
+        case("leave the election", "web-0", "web-0", label(ELECTION_KEY, None), "must say"),
+        case("go to another", "web-0", "web-0", label(ELECTION_KEY, Some("other")), "must say"),
         case("take another along", "web-0", "new-0", label(ELECTION_KEY, Some(ELECTION)), "is not of the election"),
         case("another election's pod", "web-0", "other-0", annotation(TERM, Some("0/9")), "is not of the election"),
         case("move over", "other-0", "other-0", label(ELECTION_KEY, Some(ELECTION)), "is not of the election"),
@@ -167,9 +189,8 @@ fn forbidden() -> Vec<Case> {
     ]
 }
 
-#[test]
-fn a_sidecar_does_what_it_has_to_do_under_the_policy() -> Result<()> {
-    let scene = Scene::new(true)?;
+/// The life of an election, as its sidecars write it.
+fn an_election(scene: &Scene) -> Result<()> {
     let (web_0, web_1, new_0) = (scene.sidecar("web-0")?, scene.sidecar("web-1")?, scene.sidecar("new-0")?);
     let role =
         |role: Option<&str>, term: &str| json!({"metadata": {"labels": {ROLE: role}, "annotations": {TERM: term}}});
@@ -203,11 +224,8 @@ fn a_sidecar_does_what_it_has_to_do_under_the_policy() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_a_sidecar_has_no_business_with_is_refused_by_the_policy_and_by_nothing_else() -> Result<()> {
-    let guarded = Scene::new(true)?;
-    // The control: the rights alone allow all of it.
-    let unguarded = Scene::new(false)?;
+/// What is forbidden is refused, and by nothing else: the rights alone allow all of it.
+fn a_guard_and_its_control(guarded: &Scene, unguarded: &Scene) -> Result<()> {
     for case in forbidden() {
         let refused = guarded.answer(&case)?;
         ensure!(refused.status == REFUSED, "{}: {refused} {}", case.what, refused.body["metadata"]);
@@ -218,11 +236,9 @@ fn what_a_sidecar_has_no_business_with_is_refused_by_the_policy_and_by_nothing_e
     Ok(())
 }
 
-#[test]
-fn each_rule_of_the_policy_refuses_something_that_no_other_does() -> Result<()> {
-    let scene = Scene::new(true)?;
+/// Each rule refuses something that no other does.
+fn each_rule_alone(scene: &Scene, name: &str) -> Result<()> {
     let admin = scene.server.admin();
-    let name = format!("demo-bellwether.{}.bellwether.dev", scene.namespace);
     let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}");
     let policy = admin.get(&path)?.ok()?;
     let rules = policy["spec"]["validations"].as_array().context("a policy has rules")?;
@@ -248,13 +264,43 @@ fn each_rule_of_the_policy_refuses_something_that_no_other_does() -> Result<()> 
 }
 
 #[test]
+fn sidecars_hold_an_election_under_the_policy_of_the_chart() -> Result<()> {
+    an_election(&Scene::new(Guard::Chart)?)
+}
+
+#[test]
+fn what_a_sidecar_has_no_business_with_is_refused_by_the_policy_of_the_chart_and_by_nothing_else() -> Result<()> {
+    a_guard_and_its_control(&Scene::new(Guard::Chart)?, &Scene::new(Guard::Nobody)?)
+}
+
+#[test]
+fn each_rule_of_the_policy_of_the_chart_refuses_something_that_no_other_does() -> Result<()> {
+    let scene = Scene::new(Guard::Chart)?;
+    each_rule_alone(&scene, &format!("demo-bellwether.{}.bellwether.dev", scene.namespace))
+}
+
+/// On a server of its own: it holds in every namespace.
+#[test]
+fn the_policy_of_the_manifests_does_the_same_for_every_account_with_the_label() -> Result<()> {
+    let server = ApiServer::start()?;
+    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/policy.yaml"))?;
+    server.admin().apply("", &policy)?;
+    let guarded = Scene::on(&server, Guard::Manifests, &[])?;
+    // Without the label on the account.
+    let unguarded = Scene::on(&server, Guard::Nobody, &[])?;
+    a_guard_and_its_control(&guarded, &unguarded)?;
+    an_election(&guarded)?;
+    each_rule_alone(&Scene::on(&server, Guard::Manifests, &[])?, "sidecars.bellwether.dev")
+}
+
+#[test]
 fn the_policy_is_about_the_sidecars_of_its_election_alone() -> Result<()> {
-    let guarded = Scene::new(true)?;
+    let guarded = Scene::new(Guard::Chart)?;
     let admin = guarded.server.admin();
     admin.create_service_account(&guarded.namespace, "operator")?;
     admin.grant(&guarded.namespace, "operator", "[{apiGroups: [''], resources: [pods], verbs: [get, patch]}]")?;
     let operator = guarded.server.client(&admin.unbound_token(&guarded.namespace, "operator")?)?;
-    let unguarded = Scene::new(false)?;
+    let unguarded = Scene::new(Guard::Nobody)?;
     for case in forbidden() {
         guarded.patch(&operator, case.pod, &case.patch)?.ok().with_context(|| format!("an operator: {}", case.what))?;
         let elsewhere = unguarded.patch(&unguarded.sidecar("web-1")?, case.pod, &case.patch)?;
@@ -265,7 +311,7 @@ fn the_policy_is_about_the_sidecars_of_its_election_alone() -> Result<()> {
 
 #[test]
 fn the_token_of_a_pod_is_not_good_for_its_successor_of_the_same_name() -> Result<()> {
-    let scene = Scene::new(true)?;
+    let scene = Scene::new(Guard::Chart)?;
     let before = scene.sidecar("web-0")?;
     let lead = label(ROLE, Some("leader"));
     before.patch(&scene.path("web-0", "?dryRun=All"), Content::MergePatch, &lead)?.ok()?;
@@ -284,8 +330,11 @@ fn the_policy_goes_by_the_keys_and_values_of_the_chart() -> Result<()> {
         ["--set", "label.preset=patroni", "--set", "label.key=example\\.com/role", "--set", "label.leader=head"];
     let more =
         ["--set", "label.electionKey=example\\.com/election", "--set", "label.termAnnotationKey=example\\.com/term"];
-    let scene =
-        Scene::with(true, &[&names[..], &more, &["--set", "label.follower=", "--set", "election.name=blue"]].concat())?;
+    let scene = Scene::on(
+        ApiServer::shared()?,
+        Guard::Chart,
+        &[&names[..], &more, &["--set", "label.follower=", "--set", "election.name=blue"]].concat(),
+    )?;
     let web_0 = scene.sidecar("web-0")?;
     let own = |role: &str, election: &str| json!({"metadata": {"labels": {"example.com/role": role, "example.com/election": election}}});
     scene.patch(&web_0, "web-0", &own("head", "blue"))?.ok()?;
@@ -299,7 +348,7 @@ fn the_policy_goes_by_the_keys_and_values_of_the_chart() -> Result<()> {
 
 #[test]
 fn the_rights_of_a_sidecar_end_where_it_has_no_use_for_them() -> Result<()> {
-    let scene = Scene::new(false)?;
+    let scene = Scene::new(Guard::Nobody)?;
     let sidecar = scene.sidecar("web-0")?;
     let core = format!("/api/v1/namespaces/{}", scene.namespace);
     let events = format!("/apis/events.k8s.io/v1/namespaces/{}/events", scene.namespace);
