@@ -3,15 +3,20 @@
 //! There is no kubelet: nothing is started. Pods are created by the controllers and admitted, and what a kubelet would
 //! report of them is reported by the test.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use support::kubernetes::{ApiClient, ApiServer, Content, ControllerManager, Manifest, PodSecurity};
+use tempfile::TempDir;
 
 use crate::helm::{Helm, Said, chart, ci_values};
+use crate::pods::{nothing_was_refused, only_the_sidecar_has_the_token, wait_for_pods};
 use crate::wait::wait_until;
 
-/// Where a container finds a service account's token.
-const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What the chart makes, by API version.
 const VERSIONS: [&str; 7] = [
     "v1",
@@ -26,8 +31,10 @@ const VERSIONS: [&str; 7] = [
 const NOT_SERVED: &str = "monitoring.coreos.com/v1";
 const REPLICAS: &str = "app.kubernetes.io/component=replica";
 
+/// A release called `demo`.
 struct Release {
     helm: Helm,
+    chart: PathBuf,
     admin: &'static ApiClient,
     namespace: String,
 }
@@ -35,11 +42,15 @@ struct Release {
 impl Release {
     /// A namespace that enforces the restricted standard, with nothing in it.
     fn new(major: u8) -> Result<Self> {
+        Self::of(major, chart())
+    }
+
+    fn of(major: u8, chart: PathBuf) -> Result<Self> {
         let server = ApiServer::shared()?;
         ControllerManager::shared()?;
         let admin = server.admin();
         let namespace = admin.create_namespace("charts", PodSecurity::Restricted)?;
-        Ok(Self { helm: Helm::new(major, server)?, admin, namespace })
+        Ok(Self { helm: Helm::new(major, server)?, chart, admin, namespace })
     }
 
     fn helm(&self, arguments: &[&str]) -> Result<Said> {
@@ -48,8 +59,7 @@ impl Release {
 
     /// `helm install` or `helm upgrade`, which must be taken without a word against it.
     fn put(&self, command: &str, arguments: &[&str]) -> Result<Said> {
-        let chart = chart();
-        let chart = chart.to_str().context("the path is text")?;
+        let chart = self.chart.to_str().context("the path is text")?;
         let said = self.helm(&[&[command, "demo", chart], arguments].concat())?;
         ensure!(said.warnings().is_empty(), "{said:?}");
         Ok(said)
@@ -57,31 +67,19 @@ impl Release {
 
     /// Waits for so many replicas, admitted as pods.
     fn replicas(&self, count: usize) -> Result<Vec<String>> {
-        let look = || self.admin.pods(&self.namespace, REPLICAS);
-        let pods = wait_until(&format!("{count} replicas"), look, |pods| pods.len() == count)?;
-        Ok(pods.into_iter().map(|pod| pod.name).collect())
+        self.pods(REPLICAS, count)
     }
 
-    /// That no controller was refused a pod.
+    fn pods(&self, selector: &str, count: usize) -> Result<Vec<String>> {
+        wait_for_pods(self.admin, &self.namespace, selector, count)
+    }
+
     fn nothing_was_refused(&self) -> Result<()> {
-        let events = self.admin.events(&self.namespace)?;
-        let refused: Vec<&Value> = events.iter().filter(|event| event["type"] == "Warning").collect();
-        ensure!(refused.is_empty(), "{refused:#?}");
-        Ok(())
+        nothing_was_refused(self.admin, &self.namespace)
     }
 
-    /// That the token is in the sidecar and in no other container of this pod, as it was admitted.
     fn only_the_sidecar_has_the_token(&self, pod: &str) -> Result<()> {
-        let pod = self.admin.pod_object(&self.namespace, pod)?;
-        let containers = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array().cloned());
-        let mounts_it = |container: &Value| {
-            let mounts = container["volumeMounts"].as_array();
-            mounts.is_some_and(|mounts| mounts.iter().any(|mount| mount["mountPath"] == TOKEN_MOUNT))
-        };
-        let containers = containers.into_iter().flatten().flatten();
-        let with_token: Vec<Value> = containers.filter(mounts_it).map(|container| container["name"].clone()).collect();
-        ensure!(with_token == ["bellwether"], "{with_token:?} have the token: {:#}", pod["spec"]);
-        Ok(())
+        only_the_sidecar_has_the_token(self.admin, &self.namespace, pod)
     }
 
     /// The pod that `helm test` makes is admitted, and Helm goes by how it ends. Nothing runs in it here: what the
@@ -113,7 +111,8 @@ fn a_bare_install(major: u8) -> Result<()> {
     let said = release.put("install", &[])?;
     ensure!(said.stdout.contains("STATUS: deployed"), "{said:?}");
     let pods = release.replicas(3)?;
-    wait_until("the trial etcd's pod", || release.admin.pods(&release.namespace, ""), |all| all.len() == 4)?;
+    // And the trial etcd.
+    release.pods("", 4)?;
     release.nothing_was_refused()?;
     for pod in &pods {
         release.only_the_sidecar_has_the_token(pod)?;
@@ -156,18 +155,45 @@ fn helm_4_installs_tests_upgrades_and_uninstalls_under_the_restricted_standard()
     a_bare_install(4)
 }
 
-#[test]
-fn what_violates_the_restricted_standard_is_warned_of_and_refused() -> Result<()> {
-    // The control: the tests above would see it.
-    let release = Release::new(4)?;
+/// The control of what is said of warnings and events above.
+fn a_violation_is_seen(major: u8) -> Result<()> {
+    let release = Release::new(major)?;
     let violates = ["--set", "hostNetwork=true"];
     let denied = release.put("install", &violates).err().context("there is a warning")?;
     ensure!(format!("{denied}").contains("would violate PodSecurity"), "{denied}");
-    let look = || release.nothing_was_refused().map_err(|error| error.to_string());
-    let refused = wait_until("pods are refused", || Ok(look()), Result::is_err)?;
+    let look = || Ok(release.nothing_was_refused().map_err(|error| error.to_string()));
+    let refused = wait_until("pods are refused", look, Result::is_err)?;
     ensure!(refused.is_err_and(|events| events.contains("violates PodSecurity")));
     ensure!(release.admin.pods(&release.namespace, REPLICAS)?.is_empty());
     Ok(())
+}
+
+#[test]
+fn what_violates_the_restricted_standard_is_warned_of_through_helm_3_and_refused() -> Result<()> {
+    a_violation_is_seen(3)
+}
+
+#[test]
+fn what_violates_the_restricted_standard_is_warned_of_through_helm_4_and_refused() -> Result<()> {
+    a_violation_is_seen(4)
+}
+
+#[test]
+fn the_example_of_the_library_installs_under_the_restricted_standard() -> Result<()> {
+    let folder = TempDir::with_prefix("bellwether-shop-")?;
+    let library = chart().join("../bellwether-lib");
+    let copied = Command::new("cp").arg("-R").arg(library.join("examples/shop")).arg(folder.path()).status()?;
+    ensure!(copied.success());
+    // What `helm dependency update` would put there.
+    let shop = folder.path().join("shop");
+    fs::create_dir(shop.join("charts"))?;
+    symlink(library.canonicalize()?, shop.join("charts/bellwether-lib"))?;
+    let release = Release::of(4, shop)?;
+    release.put("install", &[])?;
+    for pod in release.pods("app.kubernetes.io/name=shop", 3)? {
+        release.only_the_sidecar_has_the_token(&pod)?;
+    }
+    release.nothing_was_refused()
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod helm;
 mod label;
 mod late;
 mod order;
+mod manifests;
+mod pods;
 mod policy;
 mod stage;
 mod wait;

@@ -1,5 +1,10 @@
-//! The admission policy as the chart renders it: what a sidecar's token can do with it, and could do without.
+//! The admission policies, as the chart renders one for a release, and the one of manifests/ for every account with a
+//! label: what a sidecar's token can do with it, and could do without.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,41 +24,58 @@ const REFUSED: u16 = 422;
 /// Longer than the server remembers that a token was good.
 const TOKEN_REMEMBERED: Duration = Duration::from_secs(10);
 
+/// Who watches over the service account.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Nobody.
+    Nobody,
+    /// The policy that comes with the release.
+    Chart,
+    /// The policy of manifests/, which the server has: the account gets the label that it goes by.
+    Manifests,
+}
+
 /// A namespace with what the chart installs for a sidecar, and pods:
 /// `web-0` and `web-1` of the election, `new-0` of the election's workload without its label, `other-0` of another.
-struct Scene {
-    server: &'static ApiServer,
+struct Scene<'a> {
+    server: &'a ApiServer,
     namespace: String,
 }
 
-impl Scene {
-    fn new(with_policy: bool) -> Result<Self> {
-        Self::with(with_policy, &[])
+impl Scene<'static> {
+    fn new(guard: Guard) -> Result<Self> {
+        Self::on(ApiServer::shared()?, guard, &[])
     }
+}
 
+impl<'a> Scene<'a> {
     /// As the chart is rendered with these arguments.
-    fn with(with_policy: bool, arguments: &[&str]) -> Result<Self> {
-        let server = ApiServer::shared()?;
+    fn on(server: &'a ApiServer, guard: Guard, arguments: &[&str]) -> Result<Self> {
         let admin = server.admin();
         let namespace = admin.create_namespace("policy", PodSecurity::Restricted)?;
         let scene = Self { server, namespace };
         let helm = Helm::new(4, server)?;
-        let mut files = vec!["serviceaccount", "role"];
-        if with_policy {
-            files.push("admissionpolicy");
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/role.yaml"]);
+        if guard == Guard::Chart {
+            arguments.extend(["--show-only", "templates/admissionpolicy.yaml"]);
         }
-        for file in files {
-            let template = format!("templates/{file}.yaml");
-            for manifest in helm.template(&scene.namespace, &[&["--show-only", &template], arguments].concat())? {
-                admin.apply(&scene.namespace, &manifest.text)?;
-            }
+        for manifest in helm.template(&scene.namespace, &arguments)? {
+            admin.apply(&scene.namespace, &manifest.text)?;
+        }
+        if guard == Guard::Manifests {
+            let account = json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": ACCOUNT, "labels": {ELECTION_KEY: ELECTION}},
+            });
+            admin.apply_object(&scene.namespace, &account)?.ok()?;
         }
         for (pod, election) in
             [("web-0", Some(ELECTION)), ("web-1", Some(ELECTION)), ("new-0", None), ("other-0", Some("other"))]
         {
             scene.create_pod(pod, election)?;
         }
-        scene.wait_until_in_force(if with_policy { REFUSED } else { 200 })?;
+        scene.wait_until_in_force(if guard == Guard::Nobody { 200 } else { REFUSED })?;
         Ok(scene)
     }
 
@@ -88,18 +110,23 @@ impl Scene {
         format!("/api/v1/namespaces/{}/pods/{pod}{query}", self.namespace)
     }
 
-    /// Requests with the token that the case is about.
-    fn client_of(&self, case: &Case) -> Result<ApiClient> {
-        match case.by {
-            Some(pod) => self.sidecar(pod),
-            None => self.server.client(&self.server.admin().unbound_token(&self.namespace, ACCOUNT)?),
+    /// Requests with the tokens that these cases are about.
+    fn clients(&self, cases: &[Case]) -> Result<Clients> {
+        let mut clients = Clients::new();
+        for by in cases.iter().map(|case| case.by) {
+            if let Entry::Vacant(vacant) = clients.entry(by) {
+                vacant.insert(match by {
+                    Some(pod) => self.sidecar(pod)?,
+                    None => self.server.client(&self.server.admin().unbound_token(&self.namespace, ACCOUNT)?)?,
+                });
+            }
         }
-    }
-
-    fn answer(&self, case: &Case) -> Result<ApiAnswer> {
-        self.patch(&self.client_of(case)?, case.pod, &case.patch)
+        Ok(clients)
     }
 }
+
+/// By what [`Case::by`] says.
+type Clients = BTreeMap<Option<&'static str>, ApiClient>;
 
 struct Case {
     /// What is tried.
@@ -159,8 +186,8 @@ fn forbidden() -> Vec<Case> {
         case("a finalizer", "web-0", "web-0", json!({"metadata": {"finalizers": ["x.dev/x"]}}), "finalizers"),
         case("an owner", "web-0", "web-1", json!({"metadata": {"ownerReferences": [owner]}}), "owners"),
         case("another origin", "web-0", "web-1", json!({"metadata": {"generateName": "x-"}}), "generateName"),
-        case("leave the election", "web-0", "web-0", label(ELECTION_KEY, None), "must say demo-bellwether"),
-        case("go to another", "web-0", "web-0", label(ELECTION_KEY, Some("other")), "must say demo-bellwether"),
+        case("leave the election", "web-0", "web-0", label(ELECTION_KEY, None), "must say"),
+        case("go to another", "web-0", "web-0", label(ELECTION_KEY, Some("other")), "must say"),
         case("take another along", "web-0", "new-0", label(ELECTION_KEY, Some(ELECTION)), "is not of the election"),
         case("another election's pod", "web-0", "other-0", annotation(TERM, Some("0/9")), "is not of the election"),
         case("move over", "other-0", "other-0", label(ELECTION_KEY, Some(ELECTION)), "is not of the election"),
@@ -169,9 +196,8 @@ fn forbidden() -> Vec<Case> {
     ]
 }
 
-#[test]
-fn a_sidecar_does_what_it_has_to_do_under_the_policy() -> Result<()> {
-    let scene = Scene::new(true)?;
+/// The life of an election, as its sidecars write it.
+fn an_election(scene: &Scene) -> Result<()> {
     let (web_0, web_1, new_0) = (scene.sidecar("web-0")?, scene.sidecar("web-1")?, scene.sidecar("new-0")?);
     let role =
         |role: Option<&str>, term: &str| json!({"metadata": {"labels": {ROLE: role}, "annotations": {TERM: term}}});
@@ -205,61 +231,99 @@ fn a_sidecar_does_what_it_has_to_do_under_the_policy() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_a_sidecar_has_no_business_with_is_refused_by_the_policy_and_by_nothing_else() -> Result<()> {
-    let guarded = Scene::new(true)?;
-    // The control: the rights alone allow all of it.
-    let unguarded = Scene::new(false)?;
-    for case in forbidden() {
-        let refused = guarded.answer(&case)?;
+/// What is forbidden is refused, and by nothing else: the rights alone allow all of it.
+fn a_guard_and_its_control(guarded: &Scene, unguarded: &Scene) -> Result<()> {
+    let cases = forbidden();
+    let (with_guard, without) = (guarded.clients(&cases)?, unguarded.clients(&cases)?);
+    for case in &cases {
+        let refused = guarded.patch(&with_guard[&case.by], case.pod, &case.patch)?;
         ensure!(refused.status == REFUSED, "{}: {refused} {}", case.what, refused.body["metadata"]);
         ensure!(refused.message().contains(case.refusal), "{}: {refused}", case.what);
-        let allowed = unguarded.answer(&case)?;
+        let allowed = unguarded.patch(&without[&case.by], case.pod, &case.patch)?;
         ensure!(allowed.status == 200, "{} is refused without the policy: {allowed}", case.what);
     }
     Ok(())
 }
 
-#[test]
-fn each_rule_of_the_policy_refuses_something_that_no_other_does() -> Result<()> {
-    let scene = Scene::new(true)?;
+/// Each rule refuses something that no other does: each is switched off in turn, by what a request calls its manager.
+fn each_rule_alone(scene: &Scene, name: &str) -> Result<()> {
+    const SIGN: &str = "the switches are there";
     let admin = scene.server.admin();
-    let name = format!("demo-bellwether.{}.bellwether.dev", scene.namespace);
     let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}");
     let policy = admin.get(&path)?.ok()?;
     let rules = policy["spec"]["validations"].as_array().context("a policy has rules")?;
-    let cases = forbidden();
-    let clients = cases.iter().map(|case| scene.client_of(case)).collect::<Result<Vec<_>>>()?;
+    let switched = |(index, rule): (usize, &Value)| {
+        let expression = rule["expression"].as_str().context("a rule has an expression")?;
+        let expression = format!("request.options.fieldManager == 'without-{index}' || ({expression})");
+        Ok(json!({"expression": expression, "message": rule["message"]}))
+    };
+    let mut switched = rules.iter().enumerate().map(switched).collect::<Result<Vec<_>>>()?;
+    switched.insert(0, json!({"expression": "request.options.fieldManager != 'sign'", "message": SIGN}));
+    admin.patch(&path, Content::MergePatch, &json!({"spec": {"validations": switched}}))?.ok()?;
+
+    let send = |client: &ApiClient, manager: &str, pod: &str, patch: &Value| {
+        let query = format!("?dryRun=All&fieldManager={manager}");
+        client.patch(&scene.path(pod, &query), Content::MergePatch, patch)
+    };
     let web_0 = scene.sidecar("web-0")?;
+    let look = || send(&web_0, "sign", "web-0", &label(ROLE, Some("leader")));
+    wait_until(SIGN, look, |answer| answer.message().contains(SIGN))?;
+    let cases = forbidden();
+    let clients = scene.clients(&cases)?;
     for (index, rule) in rules.iter().enumerate() {
-        // In the rule's place one that says when this version of the policy is in force.
-        let sign = format!("without rule {index}");
-        let mut without = rules.clone();
-        without.remove(index);
-        without.insert(0, json!({"expression": "!('sign' in variables.labelsAfter)", "message": sign}));
-        admin.patch(&path, Content::MergePatch, &json!({"spec": {"validations": without}}))?.ok()?;
-        let look = || scene.patch(&web_0, "web-0", &label("sign", Some("x")));
-        wait_until(&sign, look, |answer| answer.message().contains(&sign))?;
         let mut let_through = 0;
-        for (case, client) in cases.iter().zip(&clients) {
-            let_through += usize::from(scene.patch(client, case.pod, &case.patch)?.status == 200);
+        for case in &cases {
+            let answer = send(&clients[&case.by], &format!("without-{index}"), case.pod, &case.patch)?;
+            let_through += usize::from(answer.status == 200);
         }
         ensure!(let_through > 0, "nothing that is tried needs this rule: {rule:#}");
+        ensure!(let_through < cases.len(), "everything goes through without this rule alone: {rule:#}");
     }
     Ok(())
 }
 
 #[test]
+fn sidecars_hold_an_election_under_the_policy_of_the_chart() -> Result<()> {
+    an_election(&Scene::new(Guard::Chart)?)
+}
+
+#[test]
+fn what_a_sidecar_has_no_business_with_is_refused_by_the_policy_of_the_chart_and_by_nothing_else() -> Result<()> {
+    a_guard_and_its_control(&Scene::new(Guard::Chart)?, &Scene::new(Guard::Nobody)?)
+}
+
+#[test]
+fn each_rule_of_the_policy_of_the_chart_refuses_something_that_no_other_does() -> Result<()> {
+    let scene = Scene::new(Guard::Chart)?;
+    each_rule_alone(&scene, &format!("demo-bellwether.{}.bellwether.dev", scene.namespace))
+}
+
+/// On a server of its own: it holds in every namespace.
+#[test]
+fn the_policy_of_the_manifests_does_the_same_for_every_account_with_the_label() -> Result<()> {
+    let server = ApiServer::start()?;
+    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/policy.yaml"))?;
+    server.admin().apply("", &policy)?;
+    let guarded = Scene::on(&server, Guard::Manifests, &[])?;
+    // Without the label on the account.
+    let unguarded = Scene::on(&server, Guard::Nobody, &[])?;
+    a_guard_and_its_control(&guarded, &unguarded)?;
+    an_election(&guarded)?;
+    each_rule_alone(&Scene::on(&server, Guard::Manifests, &[])?, "sidecars.bellwether.dev")
+}
+
+#[test]
 fn the_policy_is_about_the_sidecars_of_its_election_alone() -> Result<()> {
-    let guarded = Scene::new(true)?;
+    let guarded = Scene::new(Guard::Chart)?;
     let admin = guarded.server.admin();
     admin.create_service_account(&guarded.namespace, "operator")?;
     admin.grant(&guarded.namespace, "operator", "[{apiGroups: [''], resources: [pods], verbs: [get, patch]}]")?;
     let operator = guarded.server.client(&admin.unbound_token(&guarded.namespace, "operator")?)?;
-    let unguarded = Scene::new(false)?;
+    let unguarded = Scene::new(Guard::Nobody)?;
+    let sidecar = unguarded.sidecar("web-1")?;
     for case in forbidden() {
         guarded.patch(&operator, case.pod, &case.patch)?.ok().with_context(|| format!("an operator: {}", case.what))?;
-        let elsewhere = unguarded.patch(&unguarded.sidecar("web-1")?, case.pod, &case.patch)?;
+        let elsewhere = unguarded.patch(&sidecar, case.pod, &case.patch)?;
         elsewhere.ok().with_context(|| format!("in another namespace: {}", case.what))?;
     }
     Ok(())
@@ -267,7 +331,7 @@ fn the_policy_is_about_the_sidecars_of_its_election_alone() -> Result<()> {
 
 #[test]
 fn the_token_of_a_pod_is_not_good_for_its_successor_of_the_same_name() -> Result<()> {
-    let scene = Scene::new(true)?;
+    let scene = Scene::new(Guard::Chart)?;
     let before = scene.sidecar("web-0")?;
     let lead = label(ROLE, Some("leader"));
     before.patch(&scene.path("web-0", "?dryRun=All"), Content::MergePatch, &lead)?.ok()?;
@@ -286,8 +350,11 @@ fn the_policy_goes_by_the_keys_and_values_of_the_chart() -> Result<()> {
         ["--set", "label.preset=patroni", "--set", "label.key=example\\.com/role", "--set", "label.leader=head"];
     let more =
         ["--set", "label.electionKey=example\\.com/election", "--set", "label.termAnnotationKey=example\\.com/term"];
-    let scene =
-        Scene::with(true, &[&names[..], &more, &["--set", "label.follower=", "--set", "election.name=blue"]].concat())?;
+    let scene = Scene::on(
+        ApiServer::shared()?,
+        Guard::Chart,
+        &[&names[..], &more, &["--set", "label.follower=", "--set", "election.name=blue"]].concat(),
+    )?;
     let web_0 = scene.sidecar("web-0")?;
     let own = |role: &str, election: &str| json!({"metadata": {"labels": {"example.com/role": role, "example.com/election": election}}});
     scene.patch(&web_0, "web-0", &own("head", "blue"))?.ok()?;
@@ -301,7 +368,7 @@ fn the_policy_goes_by_the_keys_and_values_of_the_chart() -> Result<()> {
 
 #[test]
 fn the_rights_of_a_sidecar_end_where_it_has_no_use_for_them() -> Result<()> {
-    let scene = Scene::new(false)?;
+    let scene = Scene::new(Guard::Nobody)?;
     let sidecar = scene.sidecar("web-0")?;
     let core = format!("/api/v1/namespaces/{}", scene.namespace);
     let events = format!("/apis/events.k8s.io/v1/namespaces/{}/events", scene.namespace);

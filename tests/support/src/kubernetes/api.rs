@@ -173,3 +173,16 @@ fn warnings(headers: &HeaderMap) -> Vec<String> {
     };
     headers.get_all("warning").iter().filter_map(text).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_read_without_their_quotes() {
+        let mut headers = HeaderMap::new();
+        headers.append("warning", "299 - \"plain\"".parse().unwrap());
+        headers.append("warning", r#"299 - "would violate \"restricted\": x""#.parse().unwrap());
+        assert_eq!(warnings(&headers), ["plain", r#"would violate "restricted": x"#]);
+    }
+}

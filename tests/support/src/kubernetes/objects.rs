@@ -278,3 +278,19 @@ impl ApiClient {
         Ok(events)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_keep_their_text_and_what_holds_nothing_is_left_out() {
+        let yaml =
+            "---\n# only a comment\n---\nkind: A\nmetadata: {name: a}\nmode: 0444\n--- \ntext: |\n  ---\n  more\n";
+        let found = manifests(yaml).unwrap();
+        let [first, second] = found.as_slice() else { panic!("two documents: {found:?}") };
+        assert_eq!(first.text, "kind: A\nmetadata: {name: a}\nmode: 0444\n");
+        assert_eq!(first.title(), "A a");
+        assert_eq!(second.object["text"], "---\nmore\n");
+    }
+}
