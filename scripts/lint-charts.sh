@@ -433,6 +433,7 @@ self_test_manifests() {
   finds "a value of the wrong type" "is not of type" validate 1.36 "$(bad 's/65532/"65532"/')"
   finds "a key twice" "there twice" validate 1.36 "$(bad 's/^kind: Pod$/&\n&/')"
   finds "an object twice" "there twice" validate 1.36 "$(bad -n 'p; H; /^---$/ {x; p}')"
+  finds "an object without a name" "without a name" validate 1.36 "$(bad '0,/^  name: good$/s//  labels: {a: b}/')"
   finds "a null" "containers.*null" validate 1.36 "$(bad 's/image: .*/image:/')"
   finds "a file without an object" "holds no object" validate 1.36 "$(bad 's/^/#/')"
   finds "a field that an older Kubernetes lacks" "Kubernetes 1.25.*'restartPolicy' was unexpected" \

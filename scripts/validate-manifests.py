@@ -149,7 +149,10 @@ def load(file):
         if not isinstance(document, dict) or not {"apiVersion", "kind", "metadata"} <= document.keys():
             findings.append(f"{file}: not a Kubernetes object: {str(document)[:80]}")
             continue
-        name = (document["apiVersion"], document["kind"], document["metadata"].get("namespace"), document["metadata"].get("name"))
+        metadata = document["metadata"] or {}
+        name = (document["apiVersion"], document["kind"], metadata.get("namespace"), metadata.get("name"))
+        if not name[3]:
+            findings.append(f"{file}: a {document['kind']} without a name")
         if name in names:
             findings.append(f"{file}: {document['kind']}/{name[3]} is there twice")
         names.add(name)
