@@ -127,28 +127,27 @@ module_version() {
     "$root/scripts/go/$1/go.mod"
 }
 
-# need_go MODULE: whether there is a Go that can build scripts/go/MODULE.
+# need_go MODULE [ELSE]: whether there is a Go that can build scripts/go/MODULE. If not, says what to do, or ELSE.
 need_go() {
-  local folder=$root/scripts/go/$1 needed have
+  local folder=$root/scripts/go/$1 else=${2:+, or $2} needed have
   needed=$(awk '$1 == "go" { print $2 }' "$folder/go.mod")
   if ! command -v go >/dev/null; then
-    say "scripts/tools.sh: there is no Go to build $1: install Go $needed or newer"
+    say "scripts/tools.sh: there is no Go to build $1: install Go $needed or newer$else"
     return 1
   fi
   # In the module's folder, a Go that may fetch other toolchains becomes the one that go.mod asks for.
   have=$(cd "$folder" && go env GOVERSION 2>/dev/null) || have=$(cd / && go env GOVERSION)
   if ! at_least "go$needed" "$have"; then
-    say "scripts/tools.sh: this is $have, too old to build $1: install Go $needed or newer"
+    say "scripts/tools.sh: this is $have, too old to build $1: install Go $needed or newer$else"
     return 1
   fi
 }
 
 # go_build FOLDER MODULE LINKER_FLAGS PACKAGE…: the programs of scripts/go/MODULE, into FOLDER. What is compiled on
-# the way stays in Go's own build cache.
+# the way stays in Go's own build cache. need_go comes first.
 go_build() {
   local folder=$1 module=$2 flags=$3 jobs
   shift 3
-  need_go "$module" || return 1
   # A compiler takes up to 1 GiB on the largest packages: no more of them at a time than an ordinary machine can bear.
   jobs=$(nproc)
   if [[ $jobs -gt 4 ]]; then jobs=4; fi
@@ -234,9 +233,9 @@ fill_etcd_debian() {
 }
 
 fill_etcd_current() {
+  need_go etcd "put etcd on the PATH or name it in BELLWETHER_ETCD" || return 1
   say "building etcd from Go modules, once; this takes a few minutes"
-  { go_build "$1" etcd '' . && etcd_works "$1/etcd"; } ||
-    die "no etcd: put it on the PATH or name it in BELLWETHER_ETCD"
+  go_build "$1" etcd '' . && etcd_works "$1/etcd"
 }
 
 find_etcd() {
@@ -301,10 +300,10 @@ build_kubernetes() {
 }
 
 fill_kubernetes() {
+  need_go kubernetes "name in KUBEBUILDER_ASSETS a folder with kube-apiserver, kube-controller-manager, kubectl" || return 1
   say "building kube-apiserver, kube-controller-manager and kubectl from Go modules, once; on two cores this takes" \
     "a quarter of an hour"
-  { build_kubernetes "$1" kube-apiserver kube-controller-manager kubectl && kubernetes_works "$1"; } ||
-    die "no Kubernetes to test against; a folder that has these three can be named in KUBEBUILDER_ASSETS"
+  build_kubernetes "$1" kube-apiserver kube-controller-manager kubectl && kubernetes_works "$1"
 }
 
 find_kubernetes() {
@@ -333,6 +332,7 @@ find_etcd_for() {
 }
 
 fill_kubectl() {
+  need_go kubernetes || return 1
   say "building kubectl from Go modules, once; this takes a few minutes"
   build_kubernetes "$1" kubectl && "$1/kubectl" version --client >/dev/null
 }
@@ -351,6 +351,7 @@ find_kubectl() {
 # Without the flags Helm 3 takes the cluster of `helm template` and `helm lint` for a Kubernetes 1.20.
 fill_helm() {
   local folder=$1 major version client package flags
+  need_go helm-3 && need_go helm-4 || return 1
   say "building Helm 3 and 4 from Go modules, once; this takes some minutes"
   for major in 3 4; do
     version=$(module_version "helm-$major" "helm.sh/helm/v$major")
