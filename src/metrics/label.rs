@@ -63,6 +63,8 @@ impl LabelMetrics {
             | Report::Recovered(_)
             | Report::Stripped { .. }
             | Report::Repaired
+            | Report::Contended
+            | Report::Replaced
             | Report::Newer { .. }
             | Report::Foreign { .. } => {}
         }

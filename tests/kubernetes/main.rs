@@ -1,7 +1,12 @@
 //! Against a real kube-apiserver: the sidecar's label and events, the charts, the admission policy.
 
+mod adversity;
 mod charts;
 mod cluster;
 mod helm;
+mod label;
+mod late;
+mod order;
 mod policy;
+mod stage;
 mod wait;

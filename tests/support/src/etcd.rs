@@ -16,10 +16,12 @@ use crate::certificates::Authority;
 use crate::ports::free_loopback_address;
 use crate::process::Process;
 
+mod key_timeline;
 mod options;
 mod single;
 mod store;
 
+pub use key_timeline::{KeyChange, KeyTimeline};
 pub use options::{ClientTls, EtcdOptions, etcd_binary};
 pub use single::EtcdServer;
 

@@ -65,12 +65,49 @@ impl State {
     }
 }
 
+/// How many bytes have come in that have not gone out yet, each way.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    to_server: Arc<AtomicUsize>,
+    to_client: Arc<AtomicUsize>,
+}
+
+impl Held {
+    const fn of(&self, direction: Direction) -> &Arc<AtomicUsize> {
+        match direction {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+}
+
+/// Bytes that are being held, counted until they have gone out or their connection has.
+struct Chunk {
+    arrived: Moment,
+    bytes: Vec<u8>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Chunk {
+    fn arrives(bytes: &[u8], held: &Arc<AtomicUsize>) -> Self {
+        held.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { arrived: Moment::now(), bytes: bytes.to_vec(), held: Arc::clone(held) }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 /// A running proxy. Dropping it ends its connections and frees its port.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
     accepted: Arc<AtomicUsize>,
+    held: Held,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,12 +132,13 @@ impl Proxy {
         let (state, watched) = watch::channel(initial);
         let (stop, stopped) = oneshot::channel();
         let accepted = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&accepted);
+        let held = Held::default();
+        let (counter, holding) = (Arc::clone(&accepted), held.clone());
         let thread = thread::Builder::new()
             .name(format!("proxy {address}"))
-            .spawn(move || runtime.block_on(serve(listener, &watched, &counter, stopped)))
+            .spawn(move || runtime.block_on(serve(listener, &watched, &counter, &holding, stopped)))
             .context("cannot start the proxy's thread")?;
-        Ok(Self { address, state, accepted, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, state, accepted, held, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -113,6 +151,12 @@ impl Proxy {
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes going this way have arrived here and not been passed on.
+    #[must_use]
+    pub fn held(&self, direction: Direction) -> usize {
+        self.held.of(direction).load(Ordering::Relaxed)
     }
 
     /// Switches one direction, for open connections and for later ones.
@@ -172,6 +216,7 @@ async fn serve(
     listener: TcpListener,
     state: &watch::Receiver<State>,
     accepted: &AtomicUsize,
+    held: &Held,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
@@ -183,14 +228,14 @@ async fn serve(
                 // An accept that fails (out of descriptors) is seen by the client as a connection that does not work.
                 let Ok((client, _)) = incoming else { continue };
                 accepted.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connection(client, state.clone()));
+                connections.spawn(connection(client, state.clone(), held.clone()));
             }
         }
     }
 }
 
 /// One connection, until both sides have closed it, or it is cut. Errors end it: there is nobody to tell.
-async fn connection(mut client: TcpStream, mut state: watch::Receiver<State>) -> io::Result<()> {
+async fn connection(mut client: TcpStream, mut state: watch::Receiver<State>, held: Held) -> io::Result<()> {
     let now = *state.borrow_and_update();
     if now.refusing {
         return client.set_zero_linger();
@@ -206,8 +251,8 @@ async fn connection(mut client: TcpStream, mut state: watch::Receiver<State>) ->
             () = until_cut(cut, now.generation) => {}
             // An error of one side (a reset, say) is passed on as a reset of the other.
             result = async { tokio::try_join!(
-                pump(from_client, to_server, Direction::ToServer, state.clone()),
-                pump(from_server, to_client, Direction::ToClient, state.clone()),
+                pump(from_client, to_server, Direction::ToServer, &held, state.clone()),
+                pump(from_server, to_client, Direction::ToClient, &held, state.clone()),
             ) } => if result.is_ok() {
                 return Ok(());
             }
@@ -228,33 +273,34 @@ async fn pump(
     from: ReadHalf<'_>,
     to: WriteHalf<'_>,
     direction: Direction,
+    held: &Held,
     state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let (arrived, waiting) = mpsc::channel(CHUNKS_WAITING);
-    tokio::try_join!(read_all(from, arrived), deliver(waiting, to, direction, state))?;
+    tokio::try_join!(read_all(from, held.of(direction), arrived), deliver(waiting, to, direction, state))?;
     Ok(())
 }
 
-async fn read_all(mut from: ReadHalf<'_>, arrived: mpsc::Sender<(Moment, Vec<u8>)>) -> io::Result<()> {
+async fn read_all(mut from: ReadHalf<'_>, held: &Arc<AtomicUsize>, arrived: mpsc::Sender<Chunk>) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let length = from.read(&mut buffer).await?;
         // A failure to hand it on: the other side is gone, and its own error is on the way.
-        if length == 0 || arrived.send((Moment::now(), buffer[..length].to_vec())).await.is_err() {
+        if length == 0 || arrived.send(Chunk::arrives(&buffer[..length], held)).await.is_err() {
             return Ok(());
         }
     }
 }
 
 async fn deliver(
-    mut waiting: mpsc::Receiver<(Moment, Vec<u8>)>,
+    mut waiting: mpsc::Receiver<Chunk>,
     mut to: WriteHalf<'_>,
     direction: Direction,
     mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
-    while let Some((arrived, chunk)) = waiting.recv().await {
-        pass(arrived, direction, &mut state).await;
-        to.write_all(&chunk).await?;
+    while let Some(chunk) = waiting.recv().await {
+        pass(chunk.arrived, direction, &mut state).await;
+        to.write_all(&chunk.bytes).await?;
     }
     pass(Moment::now(), direction, &mut state).await;
     to.shutdown().await
@@ -351,9 +397,11 @@ mod tests {
             stream.set_read_timeout(Some(SILENCE)).unwrap();
             let error = round_trip(&mut stream, "during").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{direction:?}");
+            assert_eq!(proxy.held(direction), 6);
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             proxy.heal();
             assert_eq!(receive(&mut stream, 6).unwrap(), "during");
+            assert_eq!(round_trip(&mut stream, "after").unwrap(), "after");
         }
     }
 

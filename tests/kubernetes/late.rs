@@ -1,0 +1,171 @@
+//! Leaders of the past: a patch that was held up on its way, and one that does not know yet that it has been
+//! deposed. Neither gets its label back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use support::kubernetes::LoggedRequest;
+use support::{Direction, Flow, Moment, Proxy};
+
+use crate::stage::{
+    EXPIRES_SOON, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, PROMISES_NOTHING, RIGHT_WITHIN, ROLE, Stage, TERM, figure,
+    pod_options, wait_for,
+};
+
+/// How late the old leader hears that its predecessor's pod is stamped: in this time its way to the API server is
+/// blocked, so that the next thing it sends, its own label, gets stuck.
+const STAMP_IS_HEARD_OF_AFTER: Duration = Duration::from_millis(60);
+/// How often the blocking is tried: a loaded machine may be too slow for it.
+const ATTEMPTS: usize = 5;
+
+/// `old` has won, and the patch that labels it is on its way, stuck in its proxy. It is frozen; its lease expires, and
+/// `new` leads and is labelled.
+async fn a_patch_is_stuck(sabotage: &str) -> Result<Stage> {
+    for _ in 0..ATTEMPTS {
+        let mut stage = Stage::shared(&[&EXPIRES_SOON, &PROMISES_NOTHING]).await?;
+        stage.join("first")?;
+        stage.create(&pod_options("old"))?;
+        stage.start_with("old", |options| options.with_env("BELLWETHER_SABOTAGE", sabotage))?;
+        stage.wait_for_role("old", Some("follower"))?;
+        stage.join("new")?;
+        stage.at_rest()?;
+        stage.proxy("old")?.set(Direction::ToClient, Flow::Delay(STAMP_IS_HEARD_OF_AFTER));
+        let stamp = stage.pod("first")?.annotation(TERM).context("first leads")?.to_owned();
+        stage.stop("first")?;
+        stage.wait_for_pod("first", PATIENCE, |pod| pod.annotation(TERM) != Some(&stamp))?;
+        stage.proxy("old")?.set(Direction::ToServer, Flow::Silent);
+        let stuck = |proxy: &Proxy| proxy.held(Direction::ToServer) > 0;
+        // It sends at once, or it has sent already.
+        let sent = Moment::now().after(4 * STAMP_IS_HEARD_OF_AFTER);
+        while !stuck(stage.proxy("old")?) && !sent.passed() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        stage.sidecar("old")?.freeze()?;
+        if stuck(stage.proxy("old")?) && stage.pod("old")?.label(ROLE) != Some("leader") {
+            stage.wait_for("new", |status, _| status == 200)?;
+            stage.wait_for_role("new", Some("leader"))?;
+            return Ok(stage);
+        }
+    }
+    bail!("the patch got through before its way was blocked, {ATTEMPTS} times");
+}
+
+/// The patches with which a pod labelled itself the leader.
+fn patches_to_lead(stage: &Stage, pod: &str) -> Result<Vec<LoggedRequest>> {
+    let mut requests = stage.server().requests(&stage.namespace)?;
+    requests.retain(|it| {
+        it.verb == "patch"
+            && it.pod.as_deref() == Some(pod)
+            && it.name == pod
+            && it.body["metadata"]["labels"][ROLE] == "leader"
+    });
+    Ok(requests)
+}
+
+#[tokio::test]
+async fn a_patch_of_an_old_leader_that_arrives_late_is_refused_with_409() -> Result<()> {
+    let mut stage = a_patch_is_stuck("").await?;
+    ensure!(patches_to_lead(&stage, "old")?.is_empty());
+    stage.proxy("old")?.heal();
+    wait_for("the late patch arrives", PATIENCE, || Ok(!patches_to_lead(&stage, "old")?.is_empty()))?;
+    let late = &patches_to_lead(&stage, "old")?[0];
+    ensure!(late.code == 409, "{late:?}");
+    ensure!(late.body["metadata"]["resourceVersion"].is_string(), "{late:?}");
+    ensure!(stage.look()?.leader == "new");
+    stage.sidecar("old")?.thaw()?;
+    ensure!(stage.at_rest()?.leader == "new");
+    let carriers = stage.timeline.carriers(ROLE, "leader").into_iter().map(|(_, pods)| pods);
+    let carriers: Vec<_> = carriers.filter(|pods| !pods.is_empty()).collect();
+    ensure!(carriers == [["first"], ["new"]], "{carriers:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn control_without_resource_version_the_late_patch_of_an_old_leader_lands() -> Result<()> {
+    let stage = a_patch_is_stuck("no-resource-version").await?;
+    stage.proxy("old")?.heal();
+    wait_for("the late patch arrives", PATIENCE, || Ok(!patches_to_lead(&stage, "old")?.is_empty()))?;
+    let late = &patches_to_lead(&stage, "old")?[0];
+    ensure!(late.code == 200, "the test of late patches does not bite: {late:?}");
+    // The leader of now watches for whoever passes for it.
+    stage.wait_for_pod("old", RIGHT_WITHIN, |pod| pod.label(ROLE) != Some("leader"))?;
+    let carriers = stage.timeline.carriers(ROLE, "leader");
+    let together = carriers.windows(2).find(|pair| pair[0].1 == ["new", "old"]);
+    let [(begin, _), (end, _)] = together.context("the late patch landed and nobody saw it")? else { bail!("a pair") };
+    figure("a late patch that landed was stripped after", format_args!("{:?}", end.since(*begin)));
+    Ok(())
+}
+
+/// An operator has deleted the lock key of `old`, which cannot hear of it and believes for most of a minute that it
+/// leads. `new` leads in a higher term.
+async fn a_deposed_leader(sabotage: &str) -> Result<(Stage, Proxy)> {
+    let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
+    let to_etcd = Proxy::start(stage.etcd.client_address(0).parse()?)?;
+    stage.create(&pod_options("old"))?;
+    stage.start_with("old", |mut options| {
+        options.etcd_endpoints = vec![format!("http://{}", to_etcd.address())];
+        options.with_env("BELLWETHER_SABOTAGE", sabotage)
+    })?;
+    stage.wait_for("old", |status, _| status == 200)?;
+    stage.join("new")?;
+    stage.at_rest()?;
+    to_etcd.black_hole();
+    stage.etcd.delete(&stage.lock_key()).await?;
+    stage.wait_for("new", |status, _| status == 200)?;
+    Ok((stage, to_etcd))
+}
+
+#[tokio::test]
+async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() -> Result<()> {
+    let (mut stage, to_etcd) = a_deposed_leader("").await?;
+    stage.wait_for_role("new", Some("leader"))?;
+    let stripped = stage.wait_for_role("old", None)?;
+    ensure!(stripped.annotation(TERM) == stage.pod("new")?.annotation(TERM), "{stripped:?}");
+    stage.sidecar("old")?.wait_for_log("has seen a higher term", PATIENCE)?;
+    ensure!(stage.sidecar("old")?.leader()?.0 == 200, "it still believes that it leads");
+    ensure!(stage.sidecar("old")?.metric("bellwether_label_synced")? == Some(0.0));
+    // Whatever else changes about its pod, it leaves the label alone: each change makes it look.
+    let patches = patches_to_lead(&stage, "old")?.len();
+    for poke in ["one", "two", "three"] {
+        stage.annotate("old", "test/poke", Some(poke))?;
+        stage.label("old", ROLE, Some("follower"))?;
+    }
+    to_etcd.heal();
+    ensure!(stage.at_rest()?.leader == "new");
+    ensure!(patches_to_lead(&stage, "old")?.len() == patches, "it tried to label itself");
+    let labelled = stage.timeline.label_changes(ROLE).into_iter();
+    let labelled: Vec<_> = labelled.filter(|it| it.pod == "old" && it.to.as_deref() == Some("leader")).collect();
+    ensure!(labelled.len() == 1, "{labelled:?}");
+    let told = stage.sidecar("old")?.log().iter().filter(|line| line.contains("has seen a higher term")).count();
+    ensure!(told == 1, "said {told} times");
+    Ok(())
+}
+
+#[tokio::test]
+async fn control_without_the_term_check_who_believes_that_it_leads_labels_itself_again() -> Result<()> {
+    let (stage, _to_etcd) = a_deposed_leader("no-term-check").await?;
+    let again = || {
+        let changes = stage.timeline.label_changes(ROLE).into_iter();
+        changes.filter(|it| it.pod == "old" && it.to.as_deref() == Some("leader")).count() > 1
+    };
+    wait_for("the deposed leader labels itself: else the test of terms does not bite", PATIENCE, || Ok(again()))
+}
+
+#[tokio::test]
+async fn a_higher_term_written_by_hand_keeps_the_label_off_until_it_is_taken_away_and_leadership_is_as_before()
+-> Result<()> {
+    let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
+    stage.create(&pod_options("web-0").annotated(TERM, "0/9000000000000000000"))?;
+    stage.start("web-0")?;
+    stage.wait_for("web-0", |status, _| status == 200)?;
+    let line = stage.sidecar("web-0")?.wait_for_log("has seen a higher term", PATIENCE)?;
+    ensure!(line.contains("kubectl annotate pod web-0 bellwether.dev/term-"), "{line}");
+    ensure!(stage.pod("web-0")?.label(ROLE) != Some("leader"));
+    ensure!(stage.sidecar("web-0")?.metric("bellwether_label_synced")? == Some(0.0));
+    let begin = Moment::now();
+    stage.annotate("web-0", TERM, None)?;
+    ensure!(stage.at_rest_within(RIGHT_WITHIN)?.leader == "web-0");
+    figure("label right after a term written by hand is taken away", format_args!("{:?}", Moment::now().since(begin)));
+    ensure!(stage.sidecar("web-0")?.metric("bellwether_label_synced")? == Some(1.0));
+    Ok(())
+}

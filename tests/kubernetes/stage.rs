@@ -1,0 +1,440 @@
+//! Pods as objects in a namespace of their own, beside each a real sidecar that reaches the API server through a
+//! proxy of its own; etcd is real too.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::etcd::{EtcdOptions, EtcdServer, KeyTimeline};
+use support::kubernetes::{ApiClient, ApiServer, PodOptions, PodSecurity, PodTimeline, PodView, TokenMount};
+use support::{Moment, Poller, PollerOptions, Proxy, Sidecar, SidecarOptions};
+
+/// For conditions that must come true: far above what a loaded machine needs, reached only by failing tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The design's word: a wrong label is right within this time, once the API server can be reached.
+pub const RIGHT_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at something that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The label with the role.
+pub const ROLE: &str = "bellwether.dev/role";
+/// The label with the election's name.
+pub const ELECTION: &str = "bellwether.dev/election";
+/// The annotation with the term.
+pub const TERM: &str = "bellwether.dev/term";
+/// The service account of every pod of a stage.
+pub const ACCOUNT: &str = "sidecar";
+/// What the sidecar needs, and nothing else.
+pub const RULES: &str = "[{apiGroups: [''], resources: [pods], verbs: [get, list, watch, patch]},
+    {apiGroups: [events.k8s.io], resources: [events], verbs: [create]}]";
+
+/// A lease that no test outlives: whatever happens did not happen because it expired.
+pub const NEVER_EXPIRES: [&str; 2] = ["--lease-ttl", "60s"];
+/// The shortest lease that etcd's defaults allow.
+pub const EXPIRES_SOON: [&str; 2] = ["--lease-ttl", "2s"];
+/// Answers that promise nothing: nothing but the label can hold a release up.
+pub const PROMISES_NOTHING: [&str; 2] = ["--answer-validity", "0s"];
+/// Answers that promise little: a lock is let go of soon.
+pub const PROMISES_LITTLE: [&str; 2] = ["--answer-validity", "50ms"];
+
+/// A figure for who reads the output; nothing is asserted of it.
+pub fn figure(what: &str, value: impl Display) {
+    // Nobody reading is no failure.
+    writeln!(std::io::stderr(), "    figure: {what}: {value}").ok();
+}
+
+/// Waits until something is so.
+pub fn wait_for(what: &str, within: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Moment::now().after(within);
+    while !is_so()? {
+        ensure!(!deadline.passed(), "not within {within:?}: {what}");
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+/// Waits until this moment, which is part of the story: a fault that lasts so long.
+pub fn wait_until(moment: Moment) {
+    while !moment.passed() {
+        thread::sleep(moment.remaining());
+    }
+}
+
+/// Something that somebody does again and again, until it is dropped.
+pub struct Again {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Again {
+    /// Begins.
+    pub fn and_again(every: Duration, act: impl Fn() + Send + 'static) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let act = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                act();
+                thread::sleep(every);
+            }
+        };
+        let thread = thread::Builder::new().name("again and again".to_owned()).spawn(act)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The thread's own panic has been printed already.
+            thread.join().ok();
+        }
+    }
+}
+
+/// A pod's own part.
+struct Actor {
+    pod: String,
+    mount: TokenMount,
+    proxy: Arc<Proxy>,
+    poller: Option<Poller>,
+    sidecar: Option<Sidecar>,
+}
+
+/// Whose API server.
+enum Server {
+    /// One of all tests, which nobody may break.
+    Shared(&'static ApiServer),
+    /// One for this test alone.
+    Own(Box<ApiServer>),
+}
+
+/// How everything is when it has come to rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The pod that carries the label, and whose sidecar answers 200.
+    pub leader: String,
+    /// Epoch, then term.
+    pub term: (u64, u64),
+}
+
+/// The pods and sidecars of one election.
+pub struct Stage {
+    actors: Vec<Actor>,
+    arguments: Vec<String>,
+    /// Every change of the pods.
+    pub timeline: PodTimeline,
+    /// Every change of the lock key.
+    pub lock: KeyTimeline,
+    /// The namespace of the pods.
+    pub namespace: String,
+    /// The etcd of the election.
+    pub etcd: EtcdServer,
+    server: Server,
+}
+
+impl Stage {
+    /// A stage on the API server of all tests. The sidecars are started with these arguments.
+    pub async fn shared(arguments: &[&[&str]]) -> Result<Self> {
+        Self::on(Server::Shared(ApiServer::shared()?), arguments).await
+    }
+
+    /// A stage with an API server of its own, to be broken.
+    pub async fn alone(arguments: &[&[&str]]) -> Result<Self> {
+        Self::on(Server::Own(Box::new(ApiServer::start()?)), arguments).await
+    }
+
+    async fn on(server: Server, arguments: &[&[&str]]) -> Result<Self> {
+        let api = server.get();
+        let namespace = api.admin().create_namespace("stage", PodSecurity::Restricted)?;
+        api.admin().create_service_account(&namespace, ACCOUNT)?;
+        api.admin().grant(&namespace, ACCOUNT, RULES)?;
+        let etcd = EtcdServer::start_with(EtcdOptions {
+            heartbeat_interval: Duration::from_millis(20),
+            election_timeout: Duration::from_millis(200),
+            ..EtcdOptions::default()
+        });
+        let etcd = etcd.await?;
+        Ok(Self {
+            actors: Vec::new(),
+            arguments: arguments.concat().iter().map(ToString::to_string).collect(),
+            timeline: PodTimeline::start(api, &namespace)?,
+            lock: KeyTimeline::start(etcd.endpoint(), lock_key(&namespace))?,
+            namespace,
+            etcd,
+            server,
+        })
+    }
+
+    /// The API server.
+    pub fn server(&self) -> &ApiServer {
+        self.server.get()
+    }
+
+    /// The API server, to be broken.
+    pub fn server_mut(&mut self) -> Result<&mut ApiServer> {
+        match &mut self.server {
+            Server::Shared(_) => bail!("nobody breaks what all tests share"),
+            Server::Own(server) => Ok(server),
+        }
+    }
+
+    /// Requests in the name of somebody who may do everything.
+    pub fn admin(&self) -> &ApiClient {
+        self.server().admin()
+    }
+
+    /// The lock key of the election.
+    pub fn lock_key(&self) -> String {
+        lock_key(&self.namespace)
+    }
+
+    // ---- pods and sidecars
+
+    /// A pod as the chart would make it, with a sidecar that stands by or leads already: so they are in line in the
+    /// order of joining.
+    pub fn join(&mut self, pod: &str) -> Result<()> {
+        self.create(&pod_options(pod))?;
+        self.start(pod)
+    }
+
+    /// Creates a pod; its sidecar is not started.
+    pub fn create(&mut self, pod: &PodOptions) -> Result<()> {
+        self.admin().create_pod(&self.namespace, pod)?;
+        self.adopt(&pod.name)
+    }
+
+    /// Takes in a pod that is there already, in the place of an earlier one of the same name. Its sidecar is not
+    /// started.
+    pub fn adopt(&mut self, pod: &str) -> Result<()> {
+        let mount = self.server().mount_token(&self.namespace, pod)?;
+        let proxy = Arc::new(Proxy::start(self.server().address())?);
+        self.actors.retain(|actor| actor.pod != pod);
+        self.actors.push(Actor { pod: pod.to_owned(), mount, proxy, poller: None, sidecar: None });
+        Ok(())
+    }
+
+    /// Starts the sidecar of a pod and waits until it stands by or leads.
+    pub fn start(&mut self, pod: &str) -> Result<()> {
+        self.start_with(pod, |options| options)?;
+        self.wait_for(pod, |_, body| body["state"] != "starting").map(drop)
+    }
+
+    /// Starts the sidecar of a pod with options of its own; does not wait for anything.
+    pub fn start_with(&mut self, pod: &str, change: impl FnOnce(SidecarOptions) -> SidecarOptions) -> Result<()> {
+        let options = change(self.options(pod)?);
+        self.actor_mut(pod)?.sidecar = Some(Sidecar::start(&options)?);
+        Ok(())
+    }
+
+    /// How the sidecar of a pod is started.
+    pub fn options(&self, pod: &str) -> Result<SidecarOptions> {
+        let actor = self.actor(pod)?;
+        let kubeconfig = actor.mount.kubeconfig(actor.proxy.address())?.display().to_string();
+        let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), pod, &self.etcd.endpoints()).with(&[
+            "--kubeconfig",
+            &kubeconfig,
+            "--namespace",
+            &self.namespace,
+            "--pod-name",
+            pod,
+        ]);
+        options.arguments.extend(self.arguments.iter().cloned());
+        Ok(options)
+    }
+
+    /// How the sidecar of a pod is started as in the cluster: told by the environment and the mounted service account.
+    pub fn options_in_cluster(&self, pod: &str) -> Result<SidecarOptions> {
+        let actor = self.actor(pod)?;
+        let binary = actor.mount.in_cluster(env!("CARGO_BIN_EXE_bellwether").as_ref(), actor.proxy.address())?;
+        let mut options = SidecarOptions::new(binary, pod, &self.etcd.endpoints());
+        options = options.with_env("BELLWETHER_POD_NAME", pod);
+        options.arguments.extend(self.arguments.iter().cloned());
+        Ok(options)
+    }
+
+    /// SIGTERM, and waits until it has stood down and gone.
+    pub fn stop(&mut self, pod: &str) -> Result<()> {
+        let sidecar = self.sidecar(pod)?;
+        sidecar.signal(Signal::SIGTERM)?;
+        let status = sidecar.wait_exit(PATIENCE)?;
+        ensure!(status.code() == Some(0), "{pod}: {status}\n{}", sidecar.log_tail());
+        Ok(())
+    }
+
+    fn actor(&self, pod: &str) -> Result<&Actor> {
+        self.actors.iter().find(|actor| actor.pod == pod).with_context(|| format!("there is no {pod}"))
+    }
+
+    fn actor_mut(&mut self, pod: &str) -> Result<&mut Actor> {
+        self.actors.iter_mut().find(|actor| actor.pod == pod).with_context(|| format!("there is no {pod}"))
+    }
+
+    /// The sidecar of a pod.
+    pub fn sidecar(&mut self, pod: &str) -> Result<&mut Sidecar> {
+        self.actor_mut(pod)?.sidecar.as_mut().with_context(|| format!("{pod} has no sidecar"))
+    }
+
+    /// What is between the sidecar of a pod and the API server.
+    pub fn proxy(&self, pod: &str) -> Result<&Proxy> {
+        Ok(&self.actor(pod)?.proxy)
+    }
+
+    /// Every such proxy.
+    pub fn proxies(&self) -> Vec<Arc<Proxy>> {
+        self.actors.iter().map(|actor| Arc::clone(&actor.proxy)).collect()
+    }
+
+    /// What the kubelet mounts into the sidecar of a pod.
+    pub fn mount(&self, pod: &str) -> Result<&TokenMount> {
+        Ok(&self.actor(pod)?.mount)
+    }
+
+    /// The pods, in order of joining.
+    pub fn names(&self) -> Vec<String> {
+        self.actors.iter().map(|actor| actor.pod.clone()).collect()
+    }
+
+    /// Starts polling `/leader` of a pod's sidecar, and goes on through its restarts on the same ports.
+    pub fn poll(&mut self, pod: &str, interval: Duration) -> Result<()> {
+        let options = PollerOptions { interval, timeout: PATIENCE, ..PollerOptions::default() };
+        let poller = self.sidecar(pod)?.poll(options)?;
+        self.actor_mut(pod)?.poller = Some(poller);
+        Ok(())
+    }
+
+    /// What polls the sidecar of a pod.
+    pub fn poller(&self, pod: &str) -> Result<&Poller> {
+        self.actor(pod)?.poller.as_ref().with_context(|| format!("{pod} is not polled"))
+    }
+
+    /// Waits until the `/leader` of a pod's sidecar answers something that `is_it`.
+    pub fn wait_for(&self, pod: &str, is_it: impl Fn(u16, &Value) -> bool) -> Result<Value> {
+        let sidecar = self.actor(pod)?.sidecar.as_ref().with_context(|| format!("{pod} has no sidecar"))?;
+        sidecar.wait_for(PATIENCE, is_it)
+    }
+
+    // ---- labels
+
+    /// A pod's labels and annotations as they are.
+    pub fn pod(&self, pod: &str) -> Result<PodView> {
+        self.admin().pod(&self.namespace, pod)
+    }
+
+    /// Sets or removes a label by hand.
+    pub fn label(&self, pod: &str, key: &str, value: Option<&str>) -> Result<PodView> {
+        self.admin().merge_patch_pod(&self.namespace, pod, &json!({"metadata": {"labels": {key: value}}}))
+    }
+
+    /// Sets or removes an annotation by hand.
+    pub fn annotate(&self, pod: &str, key: &str, value: Option<&str>) -> Result<PodView> {
+        self.admin().merge_patch_pod(&self.namespace, pod, &json!({"metadata": {"annotations": {key: value}}}))
+    }
+
+    /// Waits until a pod is as it should be.
+    pub fn wait_for_pod(&self, pod: &str, within: Duration, is_it: impl Fn(&PodView) -> bool) -> Result<PodView> {
+        let changes = self.timeline.wait_for(within, |changes| {
+            changes.iter().rev().find(|it| it.pod.name == pod).is_some_and(|it| !it.deleted && is_it(&it.pod))
+        });
+        let changes = changes.with_context(|| self.what_they_say())?;
+        Ok(changes.into_iter().rev().find(|it| it.pod.name == pod).context("just seen")?.pod)
+    }
+
+    /// Waits until a pod carries this role, or none.
+    pub fn wait_for_role(&self, pod: &str, role: Option<&str>) -> Result<PodView> {
+        self.wait_for_pod(pod, PATIENCE, |pod| pod.label(ROLE) == role)
+    }
+
+    /// Waits until exactly one pod carries the leader's label, and it is the one whose sidecar answers 200, with its
+    /// term in the annotation, and every standby is labelled a follower.
+    pub fn at_rest(&self) -> Result<Rest> {
+        self.at_rest_within(PATIENCE)
+    }
+
+    /// As [`at_rest`](Self::at_rest), within this time.
+    pub fn at_rest_within(&self, within: Duration) -> Result<Rest> {
+        let deadline = Moment::now().after(within);
+        loop {
+            match self.look() {
+                Ok(rest) => return Ok(rest),
+                Err(error) if deadline.passed() => {
+                    return Err(anyhow!("not at rest within {within:?}: {error:#}; {}", self.what_they_say()));
+                }
+                Err(_) => thread::sleep(LOOK_AGAIN),
+            }
+        }
+    }
+
+    /// One look: at rest, or what is not.
+    pub fn look(&self) -> Result<Rest> {
+        let before = self.answers();
+        let pods = self.admin().pods(&self.namespace, "")?;
+        ensure!(before == self.answers(), "the sidecars' answers change");
+        let leaders: Vec<_> = before.iter().filter(|(_, answer)| answer.status == 200).collect();
+        let carriers: Vec<_> = pods.iter().filter(|pod| pod.label(ROLE) == Some("leader")).collect();
+        let ([(leader, answer)], [carrier]) = (leaders.as_slice(), carriers.as_slice()) else {
+            bail!("answer 200: {leaders:?}; carry the label: {carriers:?}");
+        };
+        let (epoch, term) = answer.term;
+        ensure!(*leader == carrier.name, "{leader} answers 200, {} carries the label", carrier.name);
+        ensure!(carrier.annotation(TERM) == Some(&format!("{epoch}/{term}")), "{answer:?}, but {carrier:?}");
+        for (name, _) in before.iter().filter(|(_, answer)| answer.state == "standby") {
+            let pod = pods.iter().find(|pod| pod.name == *name).with_context(|| format!("no pod {name}"))?;
+            ensure!(pod.label(ROLE) == Some("follower"), "{name} stands by: {pod:?}");
+        }
+        Ok(Rest { leader: leader.clone(), term: answer.term })
+    }
+
+    /// What the sidecars say that answer.
+    fn answers(&self) -> Vec<(String, Answer)> {
+        let answer = |actor: &Actor| {
+            let (status, body) = actor.sidecar.as_ref()?.leader().ok()?;
+            let number = |name: &str| body[name].as_u64().unwrap_or_default();
+            let state = body["state"].as_str().unwrap_or_default().to_owned();
+            Some((actor.pod.clone(), Answer { status, state, term: (number("epoch"), number("term")) }))
+        };
+        self.actors.iter().filter_map(answer).collect()
+    }
+
+    /// The answers and logs of all, for messages.
+    pub fn what_they_say(&self) -> String {
+        let say = |actor: &Actor| match &actor.sidecar {
+            Some(sidecar) => format!("\n{}: {:?}\n{}", actor.pod, sidecar.leader(), sidecar.log_tail()),
+            None => format!("\n{}: no sidecar", actor.pod),
+        };
+        self.actors.iter().map(say).collect()
+    }
+}
+
+/// What matters of an answer of `/leader`.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    state: String,
+    term: (u64, u64),
+}
+
+impl Server {
+    fn get(&self) -> &ApiServer {
+        match self {
+            Self::Shared(server) => server,
+            Self::Own(server) => server,
+        }
+    }
+}
+
+/// A pod as the chart would make it.
+pub fn pod_options(name: &str) -> PodOptions {
+    PodOptions::new(name, ACCOUNT).labelled(ELECTION, "test")
+}
+
+fn lock_key(namespace: &str) -> String {
+    format!("/bellwether/{namespace}/test")
+}
