@@ -17,12 +17,16 @@ ARGS ?=
 SCENARIO ?=
 # More arguments for the demo: `make demo ARGS='--ttl 15s --trials 20' SCENARIO=term`.
 
+# What builds the image.
+IMAGE_BUILDER ?= docker build
+
 WITH := scripts/tools.sh with
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .PHONY: help
 help: ## Show this help
 	@printf 'Bellwether: leader-election sidecar for Kubernetes, on etcd\n\nUsage: make TARGET [VARIABLE=VALUE…]\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test)  ARGS=… (demo, test, bench)\n'
 	@printf '\nThe first test builds a kube-apiserver from source, which takes a quarter of an hour; KUBEBUILDER_ASSETS names a folder that\n'
 	@printf "has one. Tests that need none do not wait for it: make test ARGS='--test core', ARGS=--lib. All of it is kept in .cache.\n"
@@ -54,6 +58,15 @@ build: ## The release binary: target/release/bellwether
 .PHONY: image-binary
 image-binary: ## What the image holds, in target/image, by the very steps of the Dockerfile but without an image builder
 	@$(WITH) protoc -- scripts/image-stages.sh
+
+.PHONY: image-contents
+image-contents: ## What the image holds, listed with sizes; fails above 10 MB
+	@$(WITH) protoc -- scripts/image-contents.sh
+
+.PHONY: image
+image: ## The image, bellwether:<version>, with Docker, or with IMAGE_BUILDER='podman build'
+	$(IMAGE_BUILDER) --tag bellwether:$(VERSION) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(git log -1 --format=%cI) .
 
 .PHONY: clean
 clean: ## Remove what was built and fetched

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Lists what the image contains, with sizes in bytes, and fails when that is more than it may be.
 #
-#   scripts/image-contents.sh [ARCH]    ARCH: amd64 or arm64; builds it first, as the Dockerfile says
+#   scripts/image-contents.sh [ARCH]    ARCH: amd64 or arm64; makes it first, as the Dockerfile says, unless there is a
+#                                       folder BELLWETHER_IMAGE that has it
 #
 # The image is these files and nothing else: its only stage with content is from scratch.
 set -euo pipefail
@@ -9,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly bytes_most=10000000 # 10 MB
 
-folder=$(scripts/image-stages.sh "$@")
+folder=${BELLWETHER_IMAGE:-$(scripts/image-stages.sh "$@")}
 total=0
 while read -r bytes mode path; do
   printf '%10d  %s  /%s\n' "$bytes" "$mode" "$path"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renders the plain manifests of manifests/ from the chart, with the values in manifests/values.
+# Renders the plain manifests of manifests/ from the chart.
 #
 #   scripts/render-manifests.sh             writes them
 #   scripts/render-manifests.sh --check     fails, and shows how, if they are not what it would write
@@ -31,18 +31,18 @@ find_helm() {
   die "no Helm 4: run it with \`scripts/tools.sh with helm -- …\`"
 }
 
-# render RELEASE VALUES [ARGUMENT…]: the chart, without what only Helm goes by.
+# render RELEASE [ARGUMENT…]: the chart, without what only Helm goes by.
 render() {
-  local release=$1 values=manifests/values/$2.yaml log
-  shift 2
+  local release=$1 log
+  shift
   log=$(mktemp)
   "$helm" template "$release" charts/bellwether --namespace "$namespace" --kube-version "$kubernetes" --skip-tests \
-    --values "$values" "$@" 2>"$log" |
+    "$@" 2>"$log" |
     sed -E \
       -e '/^# Source: /d' \
       -e '/^ *(helm\.sh\/chart|app\.kubernetes\.io\/managed-by): /d' \
       -e '/^[[:space:]]*$/d' ||
-    { cat "$log" >&2 && rm "$log" && die "helm does not render $values"; }
+    { cat "$log" >&2 && rm "$log" && die "helm does not render $release"; }
   rm "$log"
 }
 
@@ -61,15 +61,16 @@ with_account_label() {
     account && /^  labels:$/ { print "    bellwether.dev/election: " election }'
 }
 
+# workload RELEASE [ARGUMENT…]: without the chart's policy, which is for one release.
 workload() {
-  local release=$1 values=$2
-  render "$release" "$values" | without_namespace | with_account_label "$release-bellwether"
+  render "$@" --set admissionPolicy.enabled=false | without_namespace | with_account_label "$1-bellwether"
 }
 
 # The chart's policy knows one release's service account and election by name. This one looks both up in the account.
 policy() {
   # shellcheck disable=SC2016 # `matches` has a $
-  render policy policy --show-only templates/admissionpolicy.yaml | sed -E \
+  render policy --set fullnameOverride=the-account,election.name=the-election,etcd.trial.enabled=false \
+    --set etcd.endpoints='{http://etcd:2379}' --show-only templates/admissionpolicy.yaml | sed -E \
     -e "/^    # Nothing that happens in other namespaces/,/^        kubernetes\\.io\\/metadata\\.name: $namespace\$/d" \
     -e "s/^(.*): the-account\\.$namespace\\.bellwether\\.dev\$/\\1: sidecars.bellwether.dev/" \
     -e "s/'system:serviceaccount:$namespace:the-account'/'system:serviceaccount:' + params.metadata.namespace + ':' + params.metadata.name/" \
@@ -91,26 +92,31 @@ write() {
   fi
   {
     echo '# yamllint disable-file'
-    echo '# Rendered from charts/bellwether by scripts/render-manifests.sh. Do not edit: change the chart or manifests/values.'
+    echo '# Rendered from charts/bellwether by scripts/render-manifests.sh. Do not edit: change the chart, or that script.'
     sed 's/^/# /; s/ $//' <<<"$comment"
     echo "$text"
   } >"$folder/$file"
 }
 
 render_all() {
-  workload trial trial | write trial.yaml 'A poller in three replicas with the sidecar, and one etcd member to try things out: no promises.
+  local mutual_tls=(
+    --set "etcd.endpoints={https://etcd-0.etcd:2379,https://etcd-1.etcd:2379,https://etcd-2.etcd:2379}"
+    --set etcd.tls.ca.existingSecret=demo-etcd-client
+    --set etcd.tls.client.existingSecret=demo-etcd-client
+  )
+  workload trial | write trial.yaml 'A poller in three replicas with the sidecar, and one etcd member to try things out: no promises.
 
   kubectl create namespace trial
   kubectl apply --namespace trial --filename manifests/trial.yaml
   kubectl get pods --namespace trial --label-columns bellwether.dev/role --watch
 
 Goes into any namespace, also one that enforces the restricted Pod Security Standard.'
-  workload demo external-etcd | write external-etcd.yaml 'A poller in three replicas with the sidecar, and an etcd of yours with mutual TLS. Put your containers where the poller is,
+  workload demo "${mutual_tls[@]}" | write external-etcd.yaml 'A poller in three replicas with the sidecar, and an etcd of yours with mutual TLS. Put your containers where the poller is,
 and your endpoints into BELLWETHER_ETCD_ENDPOINTS. The certificates come from a Secret:
 
   kubectl create secret generic demo-etcd-client --namespace NAMESPACE --from-file ca.crt --from-file tls.crt --from-file tls.key
   kubectl apply --namespace NAMESPACE --filename manifests/external-etcd.yaml'
-  render example trial --set fullnameOverride=example --show-only templates/etcd-trial.yaml | without_namespace |
+  render example --set fullnameOverride=example --show-only templates/etcd-trial.yaml | without_namespace |
     write examples/etcd/etcd.yaml 'One etcd member to try things out, without promises.'
   policy | write policy.yaml 'What a sidecar may change about pods: the role label and the term annotation of those of its election, and the leader only on
 its own pod. Without it the right to patch pods would also mean their images. Once per cluster, by its administrator; needs

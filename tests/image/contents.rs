@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
+use tempfile::TempDir;
 
-use crate::dockerfile::{Dockerfile, image};
+use crate::dockerfile::{Dockerfile, image, repository};
 use crate::elf::Needs;
 
 #[test]
@@ -50,6 +53,32 @@ fn the_licences_of_what_is_linked_in_are_there() -> Result<()> {
     // Only of tests and of build scripts.
     for name in ["\nproptest ", "\nprost-build "] {
         ensure!(!licences.contains(name), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_image_is_small_and_its_contents_are_listed() -> Result<()> {
+    let list = |folder: &Path| {
+        Command::new(repository().join("scripts/image-contents.sh")).env("BELLWETHER_IMAGE", folder).output()
+    };
+    let output = list(&image()?)?;
+    let listed = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{output:?}");
+    for file in ["/bellwether", "/licenses/LICENSE", "/licenses/THIRD-PARTY-LICENSES"] {
+        let bytes = fs::metadata(image()?.join(&file[1..]))?.len();
+        let is_it = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.first() == Some(&bytes.to_string().as_str()) && words.last() == Some(&file)
+        };
+        ensure!(listed.lines().any(is_it), "no {file} of {bytes} in\n{listed}");
+    }
+    // One byte more than it may be is too much, and nothing at all is too little.
+    let folder = TempDir::new()?;
+    ensure!(!list(folder.path())?.status.success(), "an empty image passes");
+    for (bytes, passes) in [(10_000_000, true), (10_000_001, false)] {
+        fs::File::create(folder.path().join("large"))?.set_len(bytes)?;
+        ensure!(list(folder.path())?.status.success() == passes, "{bytes}");
     }
     Ok(())
 }

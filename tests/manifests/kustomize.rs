@@ -53,7 +53,9 @@ impl Objects {
 
 /// `kubectl kustomize FOLDER`.
 pub fn kustomize(folder: &Path) -> Result<Objects> {
-    let output = Command::new("kubectl")
+    // The tests that need a kube-apiserver have one beside it.
+    let assets = std::env::var_os("BELLWETHER_KUBE_ASSETS").map(|folder| PathBuf::from(folder).join("kubectl"));
+    let output = Command::new(assets.unwrap_or_else(|| PathBuf::from("kubectl")))
         .arg("kustomize")
         .arg(folder)
         .stdin(Stdio::null())

@@ -1,6 +1,6 @@
 //! manifests/: what `kubectl kustomize` makes of the component and the examples, and what was rendered from the chart.
 //!
-//! kubectl comes from the PATH (`scripts/tools.sh with kubectl -- …`); no cluster is asked.
+//! No cluster is asked. kubectl is that of `BELLWETHER_KUBE_ASSETS`, else the one on the PATH.
 
 mod component;
 mod examples;
