@@ -98,26 +98,22 @@ async fn control_without_resource_version_the_late_patch_of_an_old_leader_lands(
 
 /// An operator has deleted the lock key of `old`, which cannot hear of it and believes for most of a minute that it
 /// leads. `new` leads in a higher term.
-async fn a_deposed_leader(sabotage: &str) -> Result<(Stage, Proxy)> {
+async fn a_deposed_leader(sabotage: &str) -> Result<Stage> {
     let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
-    let to_etcd = Proxy::start(stage.etcd.client_address(0).parse()?)?;
     stage.create(&pod_options("old"))?;
-    stage.start_with("old", |mut options| {
-        options.etcd_endpoints = vec![format!("http://{}", to_etcd.address())];
-        options.with_env("BELLWETHER_SABOTAGE", sabotage)
-    })?;
+    stage.start_with("old", |options| options.with_env("BELLWETHER_SABOTAGE", sabotage))?;
     stage.wait_for("old", |status, _| status == 200)?;
     stage.join("new")?;
     stage.at_rest()?;
-    to_etcd.black_hole();
+    stage.proxy_to_etcd("old")?.black_hole();
     stage.etcd.delete(&stage.lock_key()).await?;
     stage.wait_for("new", |status, _| status == 200)?;
-    Ok((stage, to_etcd))
+    Ok(stage)
 }
 
 #[tokio::test]
 async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() -> Result<()> {
-    let (mut stage, to_etcd) = a_deposed_leader("").await?;
+    let mut stage = a_deposed_leader("").await?;
     stage.wait_for_role("new", Some("leader"))?;
     let stripped = stage.wait_for_role("old", None)?;
     ensure!(stripped.annotation(TERM) == stage.pod("new")?.annotation(TERM), "{stripped:?}");
@@ -130,7 +126,7 @@ async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() 
         stage.annotate("old", "test/poke", Some(poke))?;
         stage.label("old", ROLE, Some("follower"))?;
     }
-    to_etcd.heal();
+    stage.proxy_to_etcd("old")?.heal();
     ensure!(stage.at_rest()?.leader == "new");
     ensure!(patches_to_lead(&stage, "old")?.len() == patches, "it tried to label itself");
     let labelled = stage.timeline.label_changes(ROLE).into_iter();
@@ -143,7 +139,7 @@ async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() 
 
 #[tokio::test]
 async fn control_without_the_term_check_who_believes_that_it_leads_labels_itself_again() -> Result<()> {
-    let (stage, _to_etcd) = a_deposed_leader("no-term-check").await?;
+    let stage = a_deposed_leader("no-term-check").await?;
     let again = || {
         let changes = stage.timeline.label_changes(ROLE).into_iter();
         changes.filter(|it| it.pod == "old" && it.to.as_deref() == Some("leader")).count() > 1

@@ -3,6 +3,8 @@
 mod adversity;
 mod charts;
 mod cluster;
+mod events;
+mod failovers;
 mod helm;
 mod label;
 mod late;
@@ -10,5 +12,6 @@ mod manifests;
 mod order;
 mod pods;
 mod policy;
+mod rights;
 mod stage;
 mod wait;
