@@ -1,7 +1,8 @@
 # Bellwether. `make` alone tells what there is.
 #
-# Every target fetches what it needs and the machine lacks (protoc, etcd, linters) into .cache, without root:
-# see scripts/tools.sh. Needed beforehand: Rust (rustup or a package), make, git; Go only where there is no etcd package.
+# Every target fetches what it needs and the machine lacks (protoc, etcd, Kubernetes, Helm, linters) into .cache, without
+# root: see scripts/tools.sh. Needed beforehand: Rust (rustup or a package), make, git; Python for lint; Go for lint, for the
+# tests with a kube-apiserver, and where there is no etcd package.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,25 +17,35 @@ ARGS ?=
 SCENARIO ?=
 # More arguments for the demo: `make demo ARGS='--ttl 15s --trials 20' SCENARIO=term`.
 
+# What builds the image.
+IMAGE_BUILDER ?= docker build
+
 WITH := scripts/tools.sh with
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .PHONY: help
 help: ## Show this help
 	@printf 'Bellwether: leader-election sidecar for Kubernetes, on etcd\n\nUsage: make TARGET [VARIABLE=VALUE…]\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test)  ARGS=… (demo, test, bench)\n'
+	@printf '\nThe first test builds a kube-apiserver from source, which takes a quarter of an hour; KUBEBUILDER_ASSETS names a folder that\n'
+	@printf "has one. Tests that need none do not wait for it: make test ARGS='--test core', ARGS=--lib. All of it is kept in .cache.\n"
 
 .PHONY: demo
 demo: ## Three sidecars elect a leader on a real etcd: watch, curl, kill (SCENARIO=kill: unattended)
 	@$(WITH) protoc $(ETCD) -- scripts/demo.sh $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
 
 .PHONY: test
-test: ## Every test, against a real etcd; the last line is the total
-	@$(WITH) protoc $(ETCD) -- scripts/test.sh $(ARGS)
+test: ## Every test, against a real etcd and a real Kubernetes; the last line is the total
+	@set -f; $(WITH) protoc $(ETCD) $$(scripts/test.sh --tools $(ARGS)) -- scripts/test.sh $(ARGS)
 
 .PHONY: lint
-lint: ## Formatting, clippy, dependencies, the core's purity, scripts, YAML, spelling
-	@$(WITH) protoc lint -- scripts/lint.sh
+lint: ## Formatting, clippy, dependencies, the core's purity, scripts, YAML, charts and manifests, spelling
+	@$(WITH) protoc helm kubectl lint -- scripts/lint.sh
+
+.PHONY: generate
+generate: ## Write anew what `make lint` compares: the READMEs of the charts, the manifests rendered from them
+	@$(WITH) helm kubectl lint -- scripts/lint-charts.sh --write
 
 .PHONY: bench
 bench: build ## Size, memory, handover times of the release binary (ARGS=100: that many trials)
@@ -43,6 +54,19 @@ bench: build ## Size, memory, handover times of the release binary (ARGS=100: th
 .PHONY: build
 build: ## The release binary: target/release/bellwether
 	@$(WITH) protoc -- cargo build --release --locked
+
+.PHONY: image-binary
+image-binary: ## What the image holds, in target/image, by the very steps of the Dockerfile but without an image builder
+	@$(WITH) protoc -- scripts/image-stages.sh
+
+.PHONY: image-contents
+image-contents: ## What the image holds, listed with sizes; fails above 10 MB
+	@$(WITH) protoc -- scripts/image-contents.sh
+
+.PHONY: image
+image: ## The image, bellwether:<version>, with Docker, or with IMAGE_BUILDER='podman build'
+	$(IMAGE_BUILDER) --tag bellwether:$(VERSION) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(git log -1 --format=%cI) .
 
 .PHONY: clean
 clean: ## Remove what was built and fetched

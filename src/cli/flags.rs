@@ -173,7 +173,7 @@ pub struct KubernetesFlags {
     #[arg(long, value_name = "FILE", env = "BELLWETHER_KUBECONFIG")]
     pub kubeconfig: Option<String>,
 
-    /// The pod to label [default: the host name, which is the pod's name]
+    /// The pod to label [default: the identity if it can be a pod's name, else the host name]
     #[arg(long, value_name = "NAME", env = "BELLWETHER_POD_NAME")]
     pub pod_name: Option<String>,
 

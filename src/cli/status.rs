@@ -24,6 +24,7 @@ Roles: the leader holds the lock; the heir claims it first when it is free; the 
 
 Exit codes:
   0   told, also when nobody leads
+  1   told, and nobody leads: only with --require-leader
   2   no answer from the sidecar or from etcd
   64  the command line or the environment is wrong
 
@@ -48,6 +49,17 @@ pub struct StatusFlags {
     /// table or json [default: table]
     #[arg(long, short, value_name = "FORMAT", env = "BELLWETHER_OUTPUT")]
     pub output: Option<String>,
+
+    /// End with the exit code 1 when nobody leads, or nobody is known to [default: false]
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "BELLWETHER_REQUIRE_LEADER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub require_leader: Option<String>,
 
     /// Where the local API is.
     #[command(flatten)]
@@ -80,6 +92,13 @@ enum Format {
     Json,
 }
 
+/// What to do with what is told.
+struct Manner {
+    timeout: Duration,
+    format: Format,
+    leader_required: bool,
+}
+
 /// Whom to ask, with all it takes.
 enum Place {
     Sidecar(ApiAddress),
@@ -91,13 +110,16 @@ enum Place {
 /// # Errors
 /// The faults of the flags.
 pub async fn run(flags: &StatusFlags, sources: &Sources) -> Result<Exit, Vec<ConfigFault>> {
-    let (place, timeout, format) = parse(flags, sources)?;
+    let (place, Manner { timeout, format, leader_required }) = parse(flags, sources)?;
     let report = match &place {
         Place::Sidecar(address) => sidecar::look(address, timeout).await,
         Place::Etcd(configured) => store::look(&configured.0, &configured.1, timeout).await,
     };
     Ok(match report {
-        Ok(report) => tell(&report, format),
+        Ok(report) => {
+            tell(&report, format);
+            if leader_required && report.leader.is_none() { Exit::No } else { Exit::Done }
+        }
         Err(error) => {
             complain(&format!("no answer: {error:#}\n"));
             Exit::NoAnswer
@@ -105,21 +127,24 @@ pub async fn run(flags: &StatusFlags, sources: &Sources) -> Result<Exit, Vec<Con
     })
 }
 
-fn tell(report: &Report, format: Format) -> Exit {
+fn tell(report: &Report, format: Format) {
     match format {
         Format::Table => print(&report.table(clock::now().wall)),
         Format::Json => print(&report.json()),
     }
-    Exit::Done
 }
 
-fn parse(flags: &StatusFlags, sources: &Sources) -> Result<(Place, Duration, Format), Vec<ConfigFault>> {
+fn parse(flags: &StatusFlags, sources: &Sources) -> Result<(Place, Manner), Vec<ConfigFault>> {
     let mut faults = Faults::new(sources);
     let format = match faults.value("--output", flags.output.as_ref()) {
         Some(text) => {
             faults.choice("--output", text, "table, json", &[("table", Format::Table), ("json", Format::Json)])
         }
         None => Some(Format::Table),
+    };
+    let leader_required = match faults.value("--require-leader", flags.require_leader.as_ref()) {
+        Some(text) => faults.choice("--require-leader", text, "true, false", &[("true", true), ("false", false)]),
+        None => Some(false),
     };
     let place = match parse_from(flags, sources, &mut faults) {
         Some(From::Api) => flags.api.parse(&mut faults).map(Place::Sidecar).zip(Some(SIDECAR_TIMEOUT)),
@@ -131,10 +156,9 @@ fn parse(flags: &StatusFlags, sources: &Sources) -> Result<(Place, Duration, For
     };
     let default_timeout = place.as_ref().map_or(SIDECAR_TIMEOUT, |(_, timeout)| *timeout);
     let timeout = faults.duration("--timeout", flags.timeout.as_ref(), default_timeout);
-    let all = match (place, timeout, format) {
-        (Some((place, _)), Some(timeout), Some(format)) => Some((place, timeout, format)),
-        (Some(_) | None, _, _) => None,
-    };
+    let manner = timeout.zip(format).zip(leader_required);
+    let manner = manner.map(|((timeout, format), leader_required)| Manner { timeout, format, leader_required });
+    let all = place.map(|(place, _)| place).zip(manner);
     faults.finish(all)
 }
 

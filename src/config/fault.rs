@@ -146,7 +146,7 @@ pub enum FaultKind {
         token_file: PathBuf,
     },
     /// A kubeconfig of no use.
-    #[error("--kubeconfig: {path:?} cannot be used: {error}; give a file that kubectl can use")]
+    #[error("--kubeconfig: {path:?} cannot be used: {error}")]
     Kubeconfig {
         /// The file.
         path: PathBuf,

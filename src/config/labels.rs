@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use kube::config::Kubeconfig;
-
 use super::fault::FaultKind;
 use super::faults::Faults;
 use super::names::{check_election, check_label_key, check_namespace, check_pod_name};
 use super::sources::Surroundings;
 use crate::cli::flags::KubernetesFlags;
+use crate::kubernetes::read_kubeconfig;
 
 const ELECTION_KEY: &str = "bellwether.dev/election";
 const TERM_KEY: &str = "bellwether.dev/term";
@@ -38,6 +37,8 @@ pub enum LabelOff {
 pub struct LabelConfig {
     /// Where to do it.
     pub api_server: ApiServer,
+    /// Whether somebody asked for it, by `--pod-label on` or `--kubeconfig`.
+    pub asked: bool,
     /// `--pod-name`
     pub pod: String,
     /// `--pod-namespace`; `None`: that of the service account or the kubeconfig's context.
@@ -101,6 +102,7 @@ enum Mode {
 pub(super) fn parse_pod_label(
     flags: &KubernetesFlags,
     election: Option<&str>,
+    identity: Option<&str>,
     surroundings: &Surroundings,
     faults: &mut Faults<'_>,
 ) -> Option<PodLabelConfig> {
@@ -114,12 +116,14 @@ pub(super) fn parse_pod_label(
         Some(name) => Some(faults.name("--pod-namespace", name, check_namespace)?),
         None => None,
     };
-    let api_server = match find_api_server(flags, mode?, surroundings, faults)? {
+    let mode = mode?;
+    let api_server = match find_api_server(flags, mode, surroundings, faults)? {
         Ok(api_server) => api_server,
         Err(off) => return labels.map(|_| PodLabelConfig::Off(off)),
     };
-    let pod = parse_pod_name(flags, surroundings, faults);
-    Some(PodLabelConfig::On(Box::new(LabelConfig { api_server, pod: pod?, namespace, labels: labels? })))
+    let pod = parse_pod_name(flags, identity, surroundings, faults)?;
+    let asked = mode == Mode::On || matches!(api_server, ApiServer::Kubeconfig(_));
+    Some(PodLabelConfig::On(Box::new(LabelConfig { api_server, asked, pod, namespace, labels: labels? })))
 }
 
 /// Where to label the pod, or why not to; `None` with a fault on the list.
@@ -148,15 +152,21 @@ fn find_api_server(
 }
 
 fn check_kubeconfig(path: &Path) -> Result<(), FaultKind> {
-    let fault = |error: String| FaultKind::Kubeconfig { path: path.to_owned(), error };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| fault(error.to_string()))?;
-    kube::Config::try_from(kubeconfig).map_err(|error| fault(error.to_string()))?;
-    Ok(())
+    read_kubeconfig(path).map(drop).map_err(|error| FaultKind::Kubeconfig { path: path.to_owned(), error })
 }
 
-fn parse_pod_name(flags: &KubernetesFlags, surroundings: &Surroundings, faults: &mut Faults<'_>) -> Option<String> {
+fn parse_pod_name(
+    flags: &KubernetesFlags,
+    identity: Option<&str>,
+    surroundings: &Surroundings,
+    faults: &mut Faults<'_>,
+) -> Option<String> {
     if let Some(name) = faults.value("--pod-name", flags.pod_name.as_ref()) {
         return faults.name("--pod-name", name, check_pod_name);
+    }
+    // On the node's network the host name is the node's, and the identity was given.
+    if let Some(identity) = identity.filter(|identity| check_pod_name(identity).is_ok()) {
+        return Some(identity.to_owned());
     }
     let value = surroundings.host_name.clone();
     let checked = check_pod_name(&value).map_err(|fault| FaultKind::PodHostName { value: value.clone(), fault });
@@ -233,7 +243,7 @@ mod tests {
     fn parse(flags: &KubernetesFlags, surroundings: &Surroundings) -> Result<PodLabelConfig, Vec<String>> {
         let sources = Sources::default();
         let mut faults = Faults::new(&sources);
-        let parsed = parse_pod_label(flags, Some("web"), surroundings, &mut faults);
+        let parsed = parse_pod_label(flags, Some("web"), Some("web-0"), surroundings, &mut faults);
         faults.finish(parsed).map_err(|faults| faults.iter().map(ToString::to_string).collect())
     }
 

@@ -14,7 +14,8 @@ use super::listen::{default_http, default_telemetry, parse_http_item, parse_tele
 use super::names::{check_election, check_identity, check_lock_key, check_namespace};
 use super::sources::{Sources, Surroundings};
 use super::{
-    Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat, LogLevel,
+    Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat,
+    LogLevel, PodLabelConfig,
 };
 use crate::cli::flags::{CandidateFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags};
 use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, Timings, TimingsRequest};
@@ -32,7 +33,8 @@ impl Config {
         let timings = parse_timings(&flags.timings, &mut faults);
         let listeners = parse_listeners(&flags.http, &mut faults);
         let election = lock.as_ref().map(|lock| lock.name.as_str());
-        let pod_label = parse_pod_label(&flags.kubernetes, election, surroundings, &mut faults);
+        let identity = candidate.as_ref().map(|(identity, _)| identity.as_str());
+        let pod_label = parse_pod_label(&flags.kubernetes, election, identity, surroundings, &mut faults);
         let log = parse_log(&flags.log, &mut faults);
         let all = match (lock, candidate, etcd, timings, listeners, pod_label, log) {
             (Some(lock), Some(candidate), Some(etcd), Some(timings), Some(listeners), Some(pod_label), Some(log)) => {
@@ -267,6 +269,14 @@ fn warnings(config: &Config) -> Vec<String> {
     if config.etcd.auth.is_some() && config.etcd.tls.is_none() {
         warnings
             .push("--etcd-user: the password goes to etcd in clear text, because --etcd-endpoints is not https".into());
+    }
+    if let PodLabelConfig::On(label) = &config.pod_label
+        && label.pod != config.election.identity.as_str()
+    {
+        warnings.push(format!(
+            "--identity {} is not the name of the pod, {}: a new leader finds the pod of the one before by its label only",
+            config.election.identity, label.pod,
+        ));
     }
     for address in config.http.listen.iter().filter_map(HttpListen::tcp) {
         if !address.ip().to_canonical().is_loopback() {

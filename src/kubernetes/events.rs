@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::fault::ApiCode;
-use super::pace::Pace;
 use super::pod::Pod;
 use super::pods::Pods;
 use crate::clock;
@@ -87,26 +86,42 @@ impl Announcer {
 /// Creates events, one after the other, until nobody has any more to say.
 pub(super) async fn post(mut pods: Pods, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
-        let mut pace = Pace::of(pods.own_name());
+        let mut pace = pods.pace();
         for _ in 0..TRIES_MAX {
             match pods.create_event(&event).await {
                 Ok(()) => break,
-                // An earlier try was done, and its answer lost.
-                Err(fault) if fault.code == ApiCode::Conflict => break,
+                // An earlier try was done, and its answer lost; or no try ever will.
+                Err(fault) if is_settled(fault.code) => break,
                 Err(fault) => sleep(pace.after(&fault)).await,
             }
         }
     }
 }
 
+/// Whether trying again cannot change anything. A right that is missing may be granted, and is missing for the next
+/// event too.
+const fn is_settled(code: ApiCode) -> bool {
+    match code {
+        ApiCode::Conflict | ApiCode::Rejected | ApiCode::NotFound => true,
+        ApiCode::Forbidden
+        | ApiCode::Unauthorized
+        | ApiCode::Throttled
+        | ApiCode::Timeout
+        | ApiCode::Unavailable
+        | ApiCode::Unusable
+        | ApiCode::Other => false,
+    }
+}
+
 fn event(announcement: &Announcement, identity: &Identity, pod: &Pod, namespace: &str) -> Event {
     let at = announcement.at.unix_nanos();
     let instance = identity.as_str();
+    let name = &pod.name[..pod.name.floor_char_boundary(NAME_BYTES_MAX)];
     let short = instance.floor_char_boundary(REPORTING_INSTANCE_BYTES_MAX);
     Event {
         metadata: ObjectMeta {
             // As kubectl's own: unique per pod and instant, so that a second try is the same event.
-            name: Some(format!("{}.{at:x}", &pod.name[..pod.name.floor_char_boundary(NAME_BYTES_MAX)])),
+            name: Some(format!("{}.{at:x}", name.trim_end_matches(['-', '.']))),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },

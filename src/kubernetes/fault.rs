@@ -52,6 +52,8 @@ pub enum ApiCode {
     Timeout,
     /// No connection, TLS included, or 5xx. It may have been done.
     Unavailable,
+    /// No client can be made of what is configured.
+    Unusable,
     /// Anything else.
     Other,
 }
@@ -69,6 +71,7 @@ impl ApiCode {
             Self::Rejected => "rejected",
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
+            Self::Unusable => "unusable",
             Self::Other => "other",
         }
     }
@@ -76,16 +79,23 @@ impl ApiCode {
     /// Whether only a person can mend it.
     pub(super) const fn needs_a_person(self) -> bool {
         match self {
-            Self::Unauthorized | Self::Forbidden | Self::NotFound | Self::Rejected => true,
+            Self::Unauthorized | Self::Forbidden | Self::NotFound | Self::Rejected | Self::Unusable => true,
             Self::Conflict | Self::Throttled | Self::Timeout | Self::Unavailable | Self::Other => false,
         }
     }
 
-    /// Whether a client made anew from its files may fare better: another token, another authority.
-    pub(super) const fn asks_for_a_new_client(self) -> bool {
+    /// Whether it may have been done, or may yet be.
+    pub(super) const fn is_ambiguous(self) -> bool {
         match self {
-            Self::Unauthorized | Self::Unavailable | Self::Timeout => true,
-            Self::Forbidden | Self::NotFound | Self::Conflict | Self::Throttled | Self::Rejected | Self::Other => false,
+            Self::Timeout | Self::Unavailable => true,
+            Self::Unauthorized
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::Conflict
+            | Self::Throttled
+            | Self::Rejected
+            | Self::Unusable
+            | Self::Other => false,
         }
     }
 
@@ -119,11 +129,29 @@ pub struct ApiFault {
     pub message: String,
     /// How long the API server asks to be left alone.
     pub retry_after: Option<Duration>,
+    /// Whether the API server said so itself.
+    answered: bool,
 }
 
 impl ApiFault {
     pub(super) fn new(operation: ApiOperation, code: ApiCode, message: impl Into<String>) -> Self {
-        Self { operation, code, message: message.into(), retry_after: None }
+        Self { operation, code, message: message.into(), retry_after: None, answered: false }
+    }
+
+    /// Whether a client made anew from its files may fare better: another token, another authority, another
+    /// connection. Not for what an API server in trouble answers: a handshake for each try would not help it.
+    pub(super) const fn asks_for_a_new_client(&self) -> bool {
+        match self.code {
+            ApiCode::Unauthorized | ApiCode::Timeout => true,
+            ApiCode::Unavailable => !self.answered,
+            ApiCode::Forbidden
+            | ApiCode::NotFound
+            | ApiCode::Conflict
+            | ApiCode::Throttled
+            | ApiCode::Rejected
+            | ApiCode::Unusable
+            | ApiCode::Other => false,
+        }
     }
 
     pub(super) fn of(operation: ApiOperation, error: &kube::Error) -> Self {
@@ -136,6 +164,7 @@ impl ApiFault {
             code: ApiCode::of_status(status.code, &status.message),
             message: if status.message.is_empty() { status.reason.clone() } else { status.message.clone() },
             retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
+            answered: true,
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Keeps the pod's label what the candidate last published, whatever others do to it.
 //!
-//! One round looks at what is and sends what is missing; it does not remember what it has sent. A new publication
-//! ends the round at once, wherever it is: a patch that was on its way lands on the version it was made for, or not
-//! at all, and the next round reads.
+//! One round looks at what is and sends what is missing. A new publication ends whatever is being read or waited for,
+//! but never a patch of this pod: that is on its way, and what came of it is taken in before anything else is said
+//! about the pod.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,25 +12,21 @@ use tokio::time::{sleep, timeout};
 
 use super::events::Announcer;
 use super::fault::{ApiCode, ApiFault, ApiOperation};
+use super::others::Others;
 use super::pace::Pace;
-use super::pod::{Plan, Pod};
-use super::pods::{Change, PodWatch, Pods, Selection};
+use super::pod::{Plan, Pod, Recollection};
+use super::pods::{Change, Patching, PodWatch, Pods, Selection};
 use super::report::{Report, Reports};
-use crate::config::check_pod_name;
-use crate::election::{Identity, Publication, Role, Term};
-use crate::protections::Protections;
+use super::war::War;
+use crate::election::{Publication, Role};
 
 /// How long taking the label off others may delay the new leader's own: they may be many, or in conflict.
 const STRIP_FIRST_MOST: Duration = Duration::from_millis(500);
 /// After a conflict the pod is read again and the patch made anew. Who loses three times in a row contends with
 /// something that writes all the time, and takes a pause.
-const TRIES_MAX: usize = 3;
-/// Two writers that each repair what the other has done must not do so as fast as they can.
-const REPAIR_PAUSE: Duration = Duration::from_millis(500);
-/// A watch that has ended is opened anew after this long at most: not at once, should they all end at once.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// Both watches end by themselves within a minute. Nothing to do for longer than this means that one is dead.
-const LOOK_AGAIN: Duration = Duration::from_secs(75);
+pub(super) const TRIES_MAX: usize = 3;
+/// How long the end of the process waits for the last publication to be shown.
+const LAST_ROUND_MOST: Duration = Duration::from_millis(400);
 
 /// The last publication, once there is one.
 pub(super) type Wanted = watch::Receiver<Option<Publication>>;
@@ -39,9 +34,13 @@ pub(super) type Wanted = watch::Receiver<Option<Publication>>;
 /// Runs until nobody can publish any more.
 pub(super) async fn run(mut labeller: Labeller, mut wanted: Wanted) {
     while let Some(publication) = next(&mut wanted).await {
+        labeller.begin(&publication).await;
         tokio::select! {
             biased;
-            changed = wanted.changed() => if changed.is_err() { break },
+            changed = wanted.changed() => if changed.is_err() {
+                timeout(LAST_ROUND_MOST, labeller.round(&publication)).await.ok();
+                break;
+            },
             () = labeller.keep(&publication) => {}
         }
     }
@@ -58,62 +57,88 @@ pub(super) struct Labeller {
     reports: Reports,
     announcer: Announcer,
     pace: Pace,
-    /// This pod as it was last seen, while a watch on it is open.
-    own: Option<(Pod, PodWatch)>,
+    war: War,
+    own: Option<Own>,
+    /// The first life of the pod that was seen is this process's. A pod of the same name that comes after is not.
+    uid: Option<String>,
+    /// A patch of this pod that nobody has heard of yet.
+    landing: Option<Landing>,
+    recollection: Recollection,
     others: Others,
-    /// The term of a leader's label that was sent for this pod, while it is not known what became of it: a new
-    /// publication, or the time for a call, may have ended the wait for the answer.
-    on_its_way: Option<Term>,
     /// What this pod was last made to show; to tell a repair from a change of mind.
     shown: Option<Role>,
     synced: Option<bool>,
 }
 
-/// The other pods of the election, as far as they could pass for the leader.
-#[derive(Default)]
-struct Others {
-    /// For which term they are being stripped.
-    term: Option<Term>,
-    predecessor: Option<Identity>,
-    /// The predecessor, and whoever was seen to carry the leader's label and has not been stripped yet. As many as
-    /// a list may have, and those that the watch adds.
-    suspects: BTreeMap<String, Pod>,
-    /// On whoever carries the leader's label.
-    watch: Option<PodWatch>,
+/// This pod as it was last seen.
+struct Own {
+    pod: Pod,
+    /// Somebody else has changed it since.
+    stale: bool,
+    follow: Follow,
+}
+
+/// How changes after a list are learned of.
+pub(super) enum Follow {
+    /// By a watch that is yet to be opened, from this version on.
+    From(String),
+    /// By this watch.
+    Watching(PodWatch),
+}
+
+struct Landing {
+    role: Role,
+    patching: Patching,
 }
 
 /// What came of one round.
-enum Round {
-    /// The pod shows what it should.
-    Right { repaired: bool },
-    /// The pod's label is not this candidate's to change.
-    HandsOff,
+struct Round {
+    /// The pod shows what it should, and no other passes for the leader.
+    right: bool,
+    /// Somebody had undone what an earlier round did.
+    repaired: bool,
 }
 
 impl Labeller {
     pub(super) fn new(pods: Pods, reports: Reports, announcer: Announcer) -> Self {
-        let pace = Pace::of(pods.own_name());
-        let others = Others::default();
-        Self { pods, reports, announcer, pace, own: None, others, on_its_way: None, shown: None, synced: None }
+        let pace = pods.pace();
+        Self {
+            others: Others::new(reports.clone()),
+            pods,
+            reports,
+            announcer,
+            pace,
+            war: War::default(),
+            own: None,
+            uid: None,
+            landing: None,
+            recollection: Recollection::default(),
+            shown: None,
+            synced: None,
+        }
+    }
+
+    async fn begin(&mut self, publication: &Publication) {
+        self.announcer.note(&publication.role);
+        if self.shown.as_ref() != Some(&publication.role) {
+            self.shown = None;
+            self.tell_synced(false).await;
+        }
     }
 
     /// Makes the pod show this publication, and repairs it for as long as it is the last one.
     async fn keep(&mut self, publication: &Publication) {
-        self.announcer.note(&publication.role);
         loop {
             match self.round(publication).await {
                 Ok(round) => {
-                    self.pace.reset();
-                    self.tell_synced(matches!(round, Round::Right { .. })).await;
-                    if let Round::Right { repaired: true } = round {
-                        self.reports.send(Report::Repaired).await;
-                        sleep(REPAIR_PAUSE).await;
+                    self.tell_synced(round.right).await;
+                    if round.repaired {
+                        self.pause_between_battles().await;
                     }
-                    if timeout(LOOK_AGAIN, self.change()).await.is_err() {
-                        self.own = None;
-                        self.others.watch = None;
-                    } else if self.own.is_none() || self.others.is_blind() {
-                        sleep(self.pace.between(REOPEN_PAUSE / 2, REOPEN_PAUSE)).await;
+                    if self.change().await {
+                        sleep(self.pace.unhurried()).await;
+                    } else {
+                        self.pace.reset();
                     }
                 }
                 Err(fault) => {
@@ -124,283 +149,221 @@ impl Labeller {
         }
     }
 
+    async fn pause_between_battles(&mut self) {
+        let pause = self.war.battle();
+        if self.war.is_new() {
+            self.reports.send(Report::Repaired).await;
+        } else if self.war.is_declared() {
+            self.reports.send(Report::Contended).await;
+        }
+        sleep(pause).await;
+    }
+
     async fn tell_synced(&mut self, synced: bool) {
-        if self.synced.replace(synced) != Some(synced) {
+        if self.synced != Some(synced) {
             self.reports.send(Report::Synced(synced)).await;
+            self.synced = Some(synced);
         }
     }
 
     async fn round(&mut self, publication: &Publication) -> Result<Round, ApiFault> {
+        // What became of a patch that an earlier publication sent, its failure told by itself.
+        self.land().await.ok();
         self.see_own().await?;
+        let mut repaired = false;
         let stripped = match &publication.role {
             Role::Leader { term, predecessor } => {
                 self.others.begin(*term, predecessor.as_ref());
-                let stripped = timeout(STRIP_FIRST_MOST, self.strip_others(*term)).await;
-                matches!(stripped, Ok(Ok(())))
+                let stripping = self.others.strip(&mut self.pods, *term);
+                matches!(timeout(STRIP_FIRST_MOST, stripping).await, Ok(Ok(again)) if { repaired |= again; true })
             }
             Role::Follower | Role::Unknown => {
-                self.others = Others::default();
+                self.others.forget();
                 true
             }
         };
-        let round = self.show(publication).await?;
-        if let (false, Role::Leader { term, .. }) = (stripped, &publication.role) {
-            self.strip_others(*term).await?;
+        let shown = self.show(publication).await?;
+        self.watch_own().await?;
+        if let Role::Leader { term, .. } = &publication.role {
+            if !stripped {
+                repaired |= self.others.strip(&mut self.pods, *term).await?;
+            }
+            self.others.watch(&mut self.pods).await?;
         }
-        Ok(round)
+        Ok(Round { right: shown.right && !self.others.is_contested(), repaired: repaired || shown.repaired })
+    }
+
+    /// Waits until something has changed that may matter; whether it is that a watch ended before it was of use.
+    /// Cancel-safe.
+    async fn change(&mut self) -> bool {
+        let me = self.pods.own_name().to_owned();
+        tokio::select! {
+            short = own_change(&mut self.own) => short,
+            short = self.others.change(&me) => short,
+        }
     }
 
     // ---- this pod
 
-    /// Sees to it that this pod is known and watched.
+    /// Sees to it that this pod is known.
     async fn see_own(&mut self) -> Result<(), ApiFault> {
-        while let Some((own, watch)) = &mut self.own {
-            // What has arrived since the last round, without waiting.
-            match watch.next().now_or_never() {
-                None => return Ok(()),
-                Some(Some(Change::Is(pod))) if pod.is_older_than(own) => {}
-                Some(Some(Change::Is(pod))) => *own = pod,
-                Some(Some(Change::Gone(_)) | None) => self.own = None,
-            }
+        if self.own.as_mut().is_some_and(|own| !own.catch_up()) {
+            self.own = None;
         }
-        let listed = self.pods.list(Selection::Own).await?;
-        let Some(pod) = listed.pods.into_iter().next() else {
-            let (name, namespace) = (self.pods.own_name(), self.pods.namespace());
-            let message = format!("there is no pod {name} in the namespace {namespace}");
-            let fault = ApiFault::new(ApiOperation::List, ApiCode::NotFound, message);
-            self.reports.send(Report::Failed(fault.clone())).await;
-            return Err(fault);
-        };
-        let watch = self.pods.watch(Selection::Own, &listed.version).await?;
-        self.own = Some((pod, watch));
+        match &mut self.own {
+            Some(own) if !own.stale => return Ok(()),
+            Some(own) => match self.pods.get(Selection::Own, &own.pod.name).await? {
+                Some(pod) => (own.pod, own.stale) = (pod, false),
+                None => self.own = None,
+            },
+            None => {}
+        }
+        if self.own.is_none() {
+            let listed = self.pods.list(Selection::Own).await?;
+            let pod = listed.pods.into_iter().next().expect("a list of the own pod has it, or fails");
+            self.own = Some(Own { pod, stale: false, follow: Follow::From(listed.version) });
+        }
+        Ok(())
+    }
+
+    async fn watch_own(&mut self) -> Result<(), ApiFault> {
+        if let Some(own) = &mut self.own
+            && let Follow::From(version) = &own.follow
+        {
+            own.follow = Follow::Watching(self.pods.watch(Selection::Own, version).await?);
+        }
         Ok(())
     }
 
     async fn show(&mut self, publication: &Publication) -> Result<Round, ApiFault> {
         let mut repaired = false;
         for _ in 0..TRIES_MAX {
-            let Some((own, _)) = &self.own else { break };
-            match own.show(&publication.role, self.on_its_way, self.pods.labels()) {
-                Plan::Leave => return Ok(self.shown(publication, repaired).await),
+            self.see_own().await?;
+            let Some(Own { pod, .. }) = &self.own else { break };
+            if *self.uid.get_or_insert_with(|| pod.uid.clone()) != pod.uid {
+                self.reports.send(Report::Replaced).await;
+                return Ok(Round { right: false, repaired: false });
+            }
+            self.recollection.mine |= pod.is_of(self.pods.labels());
+            match pod.show(&publication.role, self.pods.labels(), &self.recollection) {
+                Plan::Leave => {
+                    self.shown(publication).await;
+                    return Ok(Round { right: true, repaired });
+                }
                 Plan::Patch(patch) => {
-                    let name = own.name.clone();
-                    if let Role::Leader { term, .. } = publication.role {
-                        self.on_its_way = Some(term);
-                    }
-                    let done = self.pods.patch(&name, &patch).await;
-                    repaired = done.is_ok() && self.shown.as_ref() == Some(&publication.role);
-                    self.see(&name, done).await?;
-                    // Done or refused; and whatever was sent before was for an earlier version.
-                    self.on_its_way = None;
+                    let patching = self.pods.send_patch(&pod.name, patch).await?;
+                    self.landing = Some(Landing { role: publication.role.clone(), patching });
+                    repaired = self.land().await? && self.shown.is_some();
                 }
                 Plan::Newer(seen) => {
                     if let Role::Leader { term: mine, .. } = publication.role {
-                        let pod = own.name.clone();
+                        let pod = pod.name.clone();
                         self.reports.send(Report::Newer { pod, seen: seen.term(), mine }).await;
                     }
-                    return Ok(Round::HandsOff);
+                    return Ok(Round { right: false, repaired: false });
                 }
                 Plan::Foreign(election) => {
                     self.reports.send(Report::Foreign { election }).await;
-                    return Ok(Round::HandsOff);
+                    return Ok(Round { right: false, repaired: false });
                 }
             }
         }
-        Err(ApiFault::new(ApiOperation::Patch, ApiCode::Conflict, "this pod is changed all the time"))
+        let message = "this pod is changed all the time";
+        Err(self.pods.fail(Selection::Own, ApiFault::new(ApiOperation::Patch, ApiCode::Conflict, message)).await)
     }
 
-    /// Takes in how this pod is after a patch, or reads it again when it was not the one the patch was made for.
-    async fn see(&mut self, name: &str, done: Result<Pod, ApiFault>) -> Result<(), ApiFault> {
-        let seen = match done {
-            Ok(pod) => Some(pod),
-            Err(fault) if fault.code == ApiCode::Conflict => self.pods.get(name).await?,
-            // Whether it was done is not known; nor is the pod there for certain.
-            Err(fault) => {
+    /// Waits for what comes of a patch of this pod; whether it landed. What is known of the pod is brought up to date
+    /// before anything else can happen.
+    async fn land(&mut self) -> Result<bool, ApiFault> {
+        let Some(landing) = &mut self.landing else { return Ok(false) };
+        let done = landing.patching.as_mut().await;
+        let role = self.landing.take().map(|landing| landing.role);
+        match &done {
+            Ok(pod) => {
+                self.recollection.doubt = None;
+                let now = Pod::read(&pod.metadata, self.pods.labels());
+                match (&mut self.own, now) {
+                    (Some(own), Some(now)) if !now.is_older_than(&own.pod) => own.pod = now,
+                    (Some(_), Some(_)) => {}
+                    (Some(_), None) | (None, _) => self.own = None,
+                }
+            }
+            Err(fault) if fault.code == ApiCode::Conflict => {
+                if let Some(own) = &mut self.own {
+                    own.stale = true;
+                }
+            }
+            Err(fault) if fault.code.is_ambiguous() => {
+                if let Some(Role::Leader { term, .. }) = role {
+                    self.recollection.doubt = Some(term);
+                }
                 self.own = None;
-                return Err(fault);
             }
-        };
-        match (seen, &mut self.own) {
-            (Some(pod), Some((own, _))) => *own = pod,
-            (None, _) | (Some(_), None) => self.own = None,
+            Err(fault) if fault.code == ApiCode::NotFound => self.own = None,
+            Err(_) => {}
         }
-        Ok(())
-    }
-
-    async fn shown(&mut self, publication: &Publication, repaired: bool) -> Round {
-        self.shown = Some(publication.role.clone());
-        self.reports.send(Report::Published(publication.id)).await;
-        if let Some((own, _)) = &self.own {
-            self.announcer.announce(own, self.pods.namespace());
-        }
-        Round::Right { repaired }
-    }
-
-    // ---- the others
-
-    /// Sees to it that no other pod passes for the leader, and that no patch of an earlier leader can land.
-    async fn strip_others(&mut self, term: Term) -> Result<(), ApiFault> {
-        if Protections::NO_STRIPPING.taken_away() {
-            return Ok(());
-        }
-        // First the one that was seen to lead last, which most likely still carries the label: when calls take long,
-        // there is no time for more than that before one's own label.
-        let predecessor = match self.see_predecessor().await {
-            Ok(()) => self.strip_suspects(term).await,
+        match self.pods.landed(Selection::Own, done).await {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.code == ApiCode::Conflict => Ok(false),
             Err(fault) => Err(fault),
-        };
-        self.see_leaders().await?;
-        self.strip_suspects(term).await.and(predecessor)
+        }
     }
 
-    async fn strip_suspects(&mut self, term: Term) -> Result<(), ApiFault> {
-        let mut outcome = Ok(());
-        for pod in self.others.suspects.values().cloned().collect::<Vec<_>>() {
-            let name = pod.name.clone();
-            match self.strip(pod, term).await {
-                Ok(()) => self.others.settle(&name),
-                Err(fault) => outcome = Err(fault),
-            }
-        }
-        outcome
+    async fn shown(&mut self, publication: &Publication) {
+        self.shown = Some(publication.role.clone());
+        self.finish_announcing();
+        self.reports.send(Report::Published(publication.id)).await;
     }
 
-    /// Sees to it that whoever carries the leader's label is known and watched.
-    async fn see_leaders(&mut self) -> Result<(), ApiFault> {
-        let me = self.pods.own_name().to_owned();
-        while let Some(watch) = &mut self.others.watch {
-            match watch.next().now_or_never() {
-                None => return Ok(()),
-                Some(change) => drop(self.others.take(change, &me)),
-            }
-        }
-        let listed = self.pods.list(Selection::Leaders).await?;
-        for pod in listed.pods {
-            self.others.take(Some(Change::Is(pod)), &me);
-        }
-        self.others.watch = Some(self.pods.watch(Selection::Leaders, &listed.version).await?);
-        Ok(())
-    }
-
-    /// The predecessor's label may be off already, and its next patch still on its way.
-    async fn see_predecessor(&mut self) -> Result<(), ApiFault> {
-        let Some(name) = self.others.predecessor.as_ref().map(|identity| identity.as_str().to_owned()) else {
-            return Ok(());
-        };
-        if check_pod_name(&name).is_ok() && !self.others.suspects.contains_key(&name) && name != self.pods.own_name() {
-            match self.pods.get(&name).await? {
-                Some(pod) => drop(self.others.suspects.insert(name, pod)),
-                None => self.others.settle(&name),
-            }
-        }
-        Ok(())
-    }
-
-    async fn strip(&mut self, mut pod: Pod, term: Term) -> Result<(), ApiFault> {
-        for _ in 0..TRIES_MAX {
-            let patch = match pod.strip(term, self.pods.labels()) {
-                Plan::Leave | Plan::Foreign(_) => return Ok(()),
-                Plan::Newer(seen) => {
-                    let report = Report::Newer { pod: pod.name, seen: seen.term(), mine: term };
-                    self.reports.send(report).await;
-                    return Ok(());
-                }
-                Plan::Patch(patch) => patch,
-            };
-            match self.pods.patch(&pod.name, &patch).await {
-                Ok(_) => {
-                    if pod.leads(self.pods.labels()) {
-                        self.reports.send(Report::Stripped { pod: pod.name }).await;
-                    }
-                    return Ok(());
-                }
-                // It is gone, and its name perhaps another's, which the watch tells.
-                Err(fault) if fault.code == ApiCode::NotFound => return Ok(()),
-                Err(fault) if fault.code == ApiCode::Conflict => match self.pods.get(&pod.name).await? {
-                    Some(fresh) => pod = fresh,
-                    None => return Ok(()),
-                },
-                Err(fault) => return Err(fault),
-            }
-        }
-        let message = format!("the pod {} is changed all the time", pod.name);
-        Err(ApiFault::new(ApiOperation::Patch, ApiCode::Conflict, message))
-    }
-
-    /// Waits until a pod has changed in a way that may matter. Cancel-safe.
-    async fn change(&mut self) {
-        let me = self.pods.own_name().to_owned();
-        tokio::select! {
-            () = own_change(&mut self.own) => {}
-            () = self.others.change(&me) => {}
+    fn finish_announcing(&mut self) {
+        if let Some(own) = &self.own {
+            self.announcer.announce(&own.pod, self.pods.namespace());
         }
     }
 
     /// Hands over what is still to be announced.
     fn finish(mut self) {
-        if let Some((own, _)) = &self.own {
-            self.announcer.announce(own, self.pods.namespace());
+        self.finish_announcing();
+    }
+}
+
+impl Own {
+    /// Takes in what has arrived, without waiting; `false` when the pod has to be looked for afresh.
+    fn catch_up(&mut self) -> bool {
+        while let Follow::Watching(watch) = &mut self.follow {
+            match watch.next().now_or_never() {
+                None => return true,
+                Some(Some(Change::Is(pod))) => self.take(pod),
+                Some(Some(Change::Gone(_)) | None) => return false,
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, pod: Pod) {
+        if !pod.is_older_than(&self.pod) {
+            self.pod = pod;
         }
     }
 }
 
-async fn own_change(own: &mut Option<(Pod, PodWatch)>) {
-    let Some((pod, watch)) = own else { return };
+async fn own_change(own: &mut Option<Own>) -> bool {
+    let Some(Own { follow: Follow::Watching(watch), .. }) = own else { return false };
     match watch.next().await {
-        Some(Change::Is(now)) if now.is_older_than(pod) => {}
-        Some(Change::Is(now)) => *pod = now,
-        Some(Change::Gone(_)) | None => *own = None,
-    }
-}
-
-impl Others {
-    fn begin(&mut self, term: Term, predecessor: Option<&Identity>) {
-        if self.term != Some(term) {
-            *self = Self { term: Some(term), predecessor: predecessor.cloned(), ..Self::default() };
+        Some(Change::Is(pod)) => {
+            if let Some(own) = own {
+                own.take(pod);
+            }
+            false
         }
-    }
-
-    /// Whether somebody could pass for the leader unseen.
-    const fn is_blind(&self) -> bool {
-        self.term.is_some() && self.watch.is_none()
-    }
-
-    /// Takes in a change; whether there is somebody to be stripped, or everything to be read afresh.
-    fn take(&mut self, change: Option<Change>, me: &str) -> bool {
-        match change {
-            Some(Change::Is(pod)) if pod.name == me => false,
-            Some(Change::Is(pod)) => {
-                self.suspects.insert(pod.name.clone(), pod);
-                true
-            }
-            Some(Change::Gone(pod)) => {
-                self.suspects.remove(&pod.name);
-                false
-            }
-            None => {
-                self.watch = None;
-                true
-            }
+        Some(Change::Gone(_)) => {
+            *own = None;
+            false
         }
-    }
-
-    /// This pod does not pass for the leader any more.
-    fn settle(&mut self, name: &str) {
-        self.suspects.remove(name);
-        self.predecessor.take_if(|predecessor| predecessor.as_str() == name);
-    }
-
-    /// Waits until there is something to do; for ever when nobody is to be stripped.
-    async fn change(&mut self, me: &str) {
-        loop {
-            let change = match (&mut self.watch, self.term) {
-                (Some(watch), _) => watch.next().await,
-                (None, Some(_)) => return,
-                (None, None) => std::future::pending().await,
-            };
-            if self.take(change, me) {
-                return;
-            }
+        None => {
+            let short = watch.was_short();
+            *own = None;
+            short
         }
     }
 }

@@ -5,13 +5,16 @@
 //! events. Every patch is made for the version of the pod that was read (`resourceVersion`) and refuses to overwrite
 //! a higher term, so that a patch of an old leader that was held up on its way cannot land.
 
+mod client;
 mod events;
 mod fault;
 mod labeller;
+mod others;
 mod pace;
 mod pod;
 mod pods;
 mod report;
+mod war;
 
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::config::{LabelConfig, PodLabelConfig};
 use crate::election::{Identity, Publication};
+pub(crate) use client::read_kubeconfig;
 use events::Announcer;
 pub use fault::{ApiCode, ApiFault, ApiOperation};
 use labeller::Labeller;

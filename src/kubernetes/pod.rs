@@ -46,6 +46,15 @@ impl Stamp {
     }
 }
 
+/// What the labeller remembers of its own pod.
+#[derive(Debug, Default)]
+pub(super) struct Recollection {
+    /// It has carried this election's label: whoever writes another one there is mistaken.
+    pub(super) mine: bool,
+    /// The term of a patch that may have landed, or may yet: until the pod has moved on to another version.
+    pub(super) doubt: Option<Term>,
+}
+
 /// What is to be done with a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Plan {
@@ -74,18 +83,17 @@ impl Pod {
         })
     }
 
-    /// What it takes for the sidecar's own pod to show `role`, and to go on doing so when the leader's label for this
-    /// term, which may be on its way, arrives: then a stamp is what makes it another version than that was made for.
-    pub(super) fn show(&self, role: &Role, on_its_way: Option<Term>, labels: &Labels) -> Plan {
+    /// What it takes for the sidecar's own pod to show `role`.
+    pub(super) fn show(&self, role: &Role, labels: &Labels, recollection: &Recollection) -> Plan {
         match &self.election {
             // Two sidecars in one pod would take the label from each other for ever.
-            Some(other) if *other != labels.election => return Plan::Foreign(other.clone()),
+            Some(other) if *other != labels.election && !recollection.mine => return Plan::Foreign(other.clone()),
             Some(_) | None => {}
         }
-        let fence = on_its_way.map(Stamp::of).filter(|stamp| self.stamp.is_none_or(|seen| seen < *stamp));
+        let doubt = recollection.doubt.map(Stamp::of).filter(|doubt| self.stamp.is_none_or(|stamp| stamp < *doubt));
         let (value, stamp) = match role {
-            Role::Unknown => (None, fence),
-            Role::Follower => (labels.follower.as_ref(), fence),
+            Role::Unknown => (None, doubt),
+            Role::Follower => (labels.follower.as_ref(), doubt),
             Role::Leader { term, .. } => {
                 let stamp = Stamp::of(*term);
                 if let Some(newer) = self.newer_than(stamp) {
@@ -98,7 +106,7 @@ impl Pod {
         if self.role.as_ref() != value {
             changes.insert(labels.role_key.clone(), json!(value));
         }
-        if self.election.is_none() {
+        if !self.is_of(labels) {
             changes.insert(labels.election_key.clone(), json!(labels.election));
         }
         self.plan(changes, stamp, labels)
@@ -107,7 +115,7 @@ impl Pod {
     /// What it takes for another pod of the election not to pass for the leader any more, now or when a patch that
     /// is on its way arrives: without the label, and of another version than any patch of before was made for.
     pub(super) fn strip(&self, term: Term, labels: &Labels) -> Plan {
-        if self.election.as_ref() != Some(&labels.election) {
+        if !self.is_of(labels) {
             return Plan::Leave;
         }
         let stamp = Stamp::of(term);
@@ -119,6 +127,11 @@ impl Pod {
             changes.insert(labels.role_key.clone(), Value::Null);
         }
         self.plan(changes, Some(stamp).filter(|stamp| self.stamp != Some(*stamp)), labels)
+    }
+
+    /// Whether it says that it takes part in this election.
+    pub(super) fn is_of(&self, labels: &Labels) -> bool {
+        self.election.as_ref() == Some(&labels.election)
     }
 
     /// Whether this is an earlier version of the same pod: news of it may arrive after the answer to a later patch.
@@ -157,6 +170,8 @@ impl Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: Recollection = Recollection { mine: false, doubt: None };
 
     fn labels() -> Labels {
         Labels {
@@ -200,53 +215,46 @@ mod tests {
     #[test]
     fn a_leader_carries_label_and_term_and_the_patch_is_for_the_version_seen() {
         let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "0/9" }));
-        assert_eq!(pod(Some("follower"), Some("0/8")).show(&leader(0, 9), None, &labels()), expected);
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&leader(0, 9), None, &labels()), Plan::Leave);
+        assert_eq!(pod(Some("follower"), Some("0/8")).show(&leader(0, 9), &labels(), &NOTHING), expected);
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&leader(0, 9), &labels(), &NOTHING), Plan::Leave);
     }
 
     #[test]
     fn a_patch_of_an_old_leader_never_overwrites_a_higher_term() {
         for (stamp, newer) in [("0/10", term(0, 10)), ("1/1", term(1, 1))] {
-            assert_eq!(pod(None, Some(stamp)).show(&leader(0, 9), None, &labels()), Plan::Newer(Stamp::of(newer)));
+            assert_eq!(pod(None, Some(stamp)).show(&leader(0, 9), &labels(), &NOTHING), Plan::Newer(Stamp::of(newer)));
             assert_eq!(pod(Some("leader"), Some(stamp)).strip(term(0, 9), &labels()), Plan::Newer(Stamp::of(newer)));
         }
         let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "1/2" }));
-        assert_eq!(pod(None, Some("0/99")).show(&leader(1, 2), None, &labels()), expected, "the epoch comes first");
+        assert_eq!(pod(None, Some("0/99")).show(&leader(1, 2), &labels(), &NOTHING), expected, "the epoch comes first");
     }
 
     #[test]
     fn a_follower_and_nobody_leave_the_term_alone() {
         let to = |role: Value| patch(&json!({ "role": role }), &Value::Null);
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Follower, None, &labels()), to(json!("follower")));
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, None, &labels()), to(Value::Null));
-        assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, None, &labels()), Plan::Leave);
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Follower, &labels(), &NOTHING), to(json!("follower")));
+        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, &labels(), &NOTHING), to(Value::Null));
+        assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, &labels(), &NOTHING), Plan::Leave);
         let bare = Labels { follower: None, ..labels() };
-        assert_eq!(pod(Some("leader"), None).show(&Role::Follower, None, &bare), to(Value::Null));
-    }
-
-    #[test]
-    fn a_label_on_its_way_is_fenced_off_by_its_own_term_unless_it_has_arrived() {
-        let stamped = patch(&Value::Null, &json!({ "term": "0/9" }));
-        assert_eq!(pod(None, Some("0/8")).show(&Role::Unknown, Some(term(0, 9)), &labels()), stamped);
-        assert_eq!(pod(Some("follower"), None).show(&Role::Follower, Some(term(0, 9)), &labels()), stamped);
-        let arrived = patch(&json!({ "role": null }), &Value::Null);
-        assert_eq!(pod(Some("leader"), Some("0/9")).show(&Role::Unknown, Some(term(0, 9)), &labels()), arrived);
-        assert_eq!(pod(None, Some("0/10")).show(&Role::Unknown, Some(term(0, 9)), &labels()), Plan::Leave);
+        assert_eq!(pod(Some("leader"), None).show(&Role::Follower, &bare, &NOTHING), to(Value::Null));
     }
 
     #[test]
     fn a_term_written_by_hand_is_written_over() {
         let expected = patch(&json!({ "role": "leader" }), &json!({ "term": "0/9" }));
-        assert_eq!(pod(None, Some("high")).show(&leader(0, 9), None, &labels()), expected);
+        assert_eq!(pod(None, Some("high")).show(&leader(0, 9), &labels(), &NOTHING), expected);
     }
 
     #[test]
     fn the_election_is_added_where_it_is_missing_and_another_is_respected() {
         let bare = Pod { election: None, ..pod(None, None) };
         let expected = patch(&json!({ "election": "web", "role": "follower" }), &Value::Null);
-        assert_eq!(bare.show(&Role::Follower, None, &labels()), expected);
+        assert_eq!(bare.show(&Role::Follower, &labels(), &NOTHING), expected);
         let foreign = Pod { election: Some("db".into()), ..pod(Some("follower"), None) };
-        assert_eq!(foreign.show(&Role::Follower, None, &labels()), Plan::Foreign("db".into()));
+        assert_eq!(foreign.show(&Role::Follower, &labels(), &NOTHING), Plan::Foreign("db".into()));
+        let remembered = Recollection { mine: true, ..NOTHING };
+        let expected = patch(&json!({ "election": "web" }), &Value::Null);
+        assert_eq!(foreign.show(&Role::Follower, &labels(), &remembered), expected, "it was this election's before");
         assert_eq!(foreign.strip(term(0, 9), &labels()), Plan::Leave);
     }
 
@@ -258,6 +266,15 @@ mod tests {
         );
         assert_eq!(pod(None, Some("0/8")).strip(term(0, 9), &labels()), patch(&Value::Null, &json!({ "term": "0/9" })));
         assert_eq!(pod(None, Some("0/9")).strip(term(0, 9), &labels()), Plan::Leave);
+    }
+
+    #[test]
+    fn a_patch_that_may_yet_land_is_overtaken_by_a_change_of_the_pod() {
+        let doubtful = Recollection { doubt: Some(term(0, 9)), ..NOTHING };
+        let expected = patch(&Value::Null, &json!({ "term": "0/9" }));
+        assert_eq!(pod(None, Some("0/8")).show(&Role::Unknown, &labels(), &doubtful), expected);
+        assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, &labels(), &doubtful), Plan::Leave, "it has landed");
+        assert_eq!(pod(None, Some("0/10")).show(&Role::Unknown, &labels(), &doubtful), Plan::Leave);
     }
 
     #[test]

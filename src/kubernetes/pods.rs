@@ -4,42 +4,52 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Sleep, sleep, timeout};
 
+use super::client::make_client;
 use super::fault::{ApiCode, ApiFault, ApiOperation};
 use super::pace::Pace;
 use super::pod::Pod;
 use super::report::{Report, Reports};
-use crate::config::{ApiServer, LabelConfig, Labels};
+use crate::clock;
+use crate::config::{LabelConfig, Labels};
+use crate::election::Instant;
 
 /// A call takes milliseconds. One that takes longer than this is taken for lost: the connection may have been
 /// dropped silently, and the label is to be right within 5 s after the API server is back.
 const CALL_MOST: Duration = Duration::from_secs(3);
-/// Within a cluster a connection takes a millisecond; a lost first packet is sent again after one second.
-const CONNECT_MOST: Duration = Duration::from_millis(1500);
 /// A watch is opened anew, after a fresh read, at least this often: a connection that was dropped silently
 /// reports nothing. Spread over its upper half, so that sidecars do not come all at once.
 const WATCH_MOST: Duration = Duration::from_secs(60);
+/// The server ends a watch that has had its time. One that it has not ended by then is dead.
+const WATCH_GRACE: Duration = Duration::from_secs(5);
+/// A watch that ends sooner than this had no time to be of use.
+const WATCH_SHORT: Duration = Duration::from_secs(10);
 /// Pods that pass for the leader: one, or two after a crash. More than this are the work of somebody else; the rest
 /// is found when the watch is opened anew.
 const LEADERS_LISTED: u32 = 32;
+/// Who wrote a field, in the pod's `managedFields`.
+const FIELD_MANAGER: &str = "bellwether";
 
 /// Where to ask and how to read the answers.
 pub(super) struct Pods {
     config: LabelConfig,
     client: Option<Client>,
+    /// A client being made, beside the thread that answers. One at a time, however long its files take.
+    making: Option<JoinHandle<Result<(Client, String), String>>>,
     namespace: String,
     reports: Reports,
     pace: Pace,
     /// What failed last, to say when it works again.
-    failing: BTreeSet<ApiOperation>,
+    failing: BTreeSet<(ApiOperation, Selection)>,
 }
 
 /// Some pods, and the version as of which they were read.
@@ -57,18 +67,22 @@ pub(super) enum Change {
 }
 
 /// Which pods.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Selection {
     /// The sidecar's own.
     Own,
-    /// Those of the election that carry the leader's label.
-    Leaders,
+    /// Those of the election that carry the leader's label, or did.
+    Others,
 }
+
+/// A patch on its way. It takes bounded time, whether anybody waits or not.
+pub(super) type Patching = BoxFuture<'static, Result<PartialObjectMeta<ApiPod>, ApiFault>>;
 
 impl Pods {
     pub(super) fn new(config: LabelConfig, reports: Reports) -> Self {
-        let pace = Pace::of(&config.pod);
-        Self { config, client: None, namespace: String::new(), reports, pace, failing: BTreeSet::new() }
+        let pace = Pace::of(&config);
+        let failing = BTreeSet::new();
+        Self { config, client: None, making: None, namespace: String::new(), reports, pace, failing }
     }
 
     pub(super) const fn labels(&self) -> &Labels {
@@ -83,25 +97,34 @@ impl Pods {
         &self.namespace
     }
 
+    pub(super) fn pace(&self) -> Pace {
+        Pace::of(&self.config)
+    }
+
     /// One pod by its name.
-    pub(super) async fn get(&mut self, name: &str) -> Result<Option<Pod>, ApiFault> {
+    pub(super) async fn get(&mut self, selection: Selection, name: &str) -> Result<Option<Pod>, ApiFault> {
         let operation = ApiOperation::Get;
         let api = self.api(operation).await?;
         let found = within(operation, api.get_metadata_opt(name)).await;
-        let found = self.note(operation, found).await?;
+        let found = self.note(operation, selection, found).await?;
         found.map(|found| self.read(operation, &found)).transpose()
     }
 
+    /// For the own pod: exactly that.
     pub(super) async fn list(&mut self, selection: Selection) -> Result<Listed, ApiFault> {
         let operation = ApiOperation::List;
         let api = self.api(operation).await?;
         let selector = self.selector(selection);
         let params = match selection {
             Selection::Own => ListParams::default().fields(&selector),
-            Selection::Leaders => ListParams::default().labels(&selector).limit(LEADERS_LISTED),
+            Selection::Others => ListParams::default().labels(&selector).limit(LEADERS_LISTED),
         };
-        let found = within(operation, api.list_metadata(&params)).await;
-        let found = self.note(operation, found).await?;
+        let mut found = within(operation, api.list_metadata(&params)).await;
+        if selection == Selection::Own && found.as_ref().is_ok_and(|found| found.items.is_empty()) {
+            let message = format!("there is no pod {} in the namespace {}", self.config.pod, self.namespace);
+            found = Err(ApiFault::new(operation, ApiCode::NotFound, message));
+        }
+        let found = self.note(operation, selection, found).await?;
         Ok(Listed {
             pods: found.items.iter().map(|item| self.read(operation, item)).collect::<Result<_, _>>()?,
             version: found.metadata.resource_version.unwrap_or_default(),
@@ -118,21 +141,41 @@ impl Pods {
         let params = WatchParams::default().timeout(seconds);
         let params = match selection {
             Selection::Own => params.fields(&selector),
-            Selection::Leaders => params.labels(&selector),
+            Selection::Others => params.labels(&selector),
         };
         let opened = within(operation, api.watch_metadata(&params, after)).await;
-        let stream = self.note(operation, opened).await?;
-        Ok(PodWatch { stream: Box::pin(stream), labels: self.config.labels.clone() })
+        let stream = self.note(operation, selection, opened).await?;
+        Ok(PodWatch {
+            stream: Box::pin(stream),
+            labels: self.config.labels.clone(),
+            over: Box::pin(sleep(lasts + WATCH_GRACE)),
+            opened: clock::now().boot,
+        })
     }
 
-    /// Sends a merge patch; how the pod is afterwards.
-    pub(super) async fn patch(&mut self, name: &str, patch: &Value) -> Result<Pod, ApiFault> {
+    /// Sends a merge patch. It goes on its way although nobody may wait for it; [`landed`](Self::landed) takes what
+    /// comes of it.
+    pub(super) async fn send_patch(&mut self, name: &str, patch: Value) -> Result<Patching, ApiFault> {
         let operation = ApiOperation::Patch;
         let api = self.api(operation).await?;
-        let params = PatchParams::default();
-        let done = within(operation, api.patch_metadata(name, &params, &Patch::Merge(patch))).await;
+        let name = name.to_owned();
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patching = async move {
+            let patch = Patch::Merge(patch);
+            within(operation, api.patch_metadata(&name, &params, &patch)).await
+        };
+        Ok(patching.boxed())
+    }
+
+    /// How the pod is after a patch.
+    pub(super) async fn landed(
+        &mut self,
+        selection: Selection,
+        done: Result<PartialObjectMeta<ApiPod>, ApiFault>,
+    ) -> Result<Pod, ApiFault> {
+        let operation = ApiOperation::Patch;
         self.reports.send(Report::Patched(done.as_ref().err().map(|fault| fault.code))).await;
-        let done = self.note(operation, done).await?;
+        let done = self.note(operation, selection, done).await?;
         self.read(operation, &done)
     }
 
@@ -140,15 +183,23 @@ impl Pods {
         let operation = ApiOperation::Event;
         let client = self.client(operation).await?;
         let api: Api<Event> = Api::namespaced(client, &self.namespace);
-        let created = within(operation, api.create(&PostParams::default(), event)).await;
-        self.note(operation, created).await.map(drop)
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let created = within(operation, api.create(&params, event)).await;
+        self.note(operation, Selection::Own, created).await.map(drop)
+    }
+
+    /// A failure that is found out here, not by the API server.
+    pub(super) async fn fail(&mut self, selection: Selection, fault: ApiFault) -> ApiFault {
+        self.failing.insert((fault.operation, selection));
+        self.reports.send(Report::Failed(fault.clone())).await;
+        fault
     }
 
     fn selector(&self, selection: Selection) -> String {
         let Labels { role_key, leader, election_key, election, .. } = &self.config.labels;
         match selection {
             Selection::Own => format!("metadata.name={}", self.config.pod),
-            Selection::Leaders => format!("{election_key}={election},{role_key}={leader}"),
+            Selection::Others => format!("{election_key}={election},{role_key}={leader}"),
         }
     }
 
@@ -158,26 +209,40 @@ impl Pods {
     }
 
     /// Tells of a failure, or of the first success after one.
-    async fn note<T>(&mut self, operation: ApiOperation, result: Result<T, ApiFault>) -> Result<T, ApiFault> {
-        match &result {
-            Ok(_) => {
-                if self.failing.remove(&operation) {
+    async fn note<T>(
+        &mut self,
+        operation: ApiOperation,
+        selection: Selection,
+        result: Result<T, ApiFault>,
+    ) -> Result<T, ApiFault> {
+        match result {
+            Ok(done) => {
+                let failed = self.failing.remove(&(operation, selection));
+                if failed && !self.failing.iter().any(|(other, _)| *other == operation) {
                     self.reports.send(Report::Recovered(operation)).await;
                 }
+                Ok(done)
             }
             Err(fault) => {
-                if fault.code.asks_for_a_new_client() {
+                if fault.asks_for_a_new_client() {
                     self.client = None;
                 }
-                // A conflict is how two writers find out about each other, and pods come and go.
-                let ordinary = matches!(fault.code, ApiCode::Conflict | ApiCode::NotFound);
-                if !(ordinary && operation == ApiOperation::Patch) {
-                    self.failing.insert(operation);
-                    self.reports.send(Report::Failed(fault.clone())).await;
-                }
+                // A conflict is how two writers find out about each other, and other pods come and go.
+                let ordinary = match fault.code {
+                    ApiCode::Conflict => true,
+                    ApiCode::NotFound => operation == ApiOperation::Patch && selection == Selection::Others,
+                    ApiCode::Unauthorized
+                    | ApiCode::Forbidden
+                    | ApiCode::Throttled
+                    | ApiCode::Rejected
+                    | ApiCode::Timeout
+                    | ApiCode::Unavailable
+                    | ApiCode::Unusable
+                    | ApiCode::Other => false,
+                };
+                Err(if ordinary { fault } else { self.fail(selection, fault).await })
             }
         }
-        result
     }
 
     async fn api(&mut self, operation: ApiOperation) -> Result<Api<ApiPod>, ApiFault> {
@@ -189,32 +254,29 @@ impl Pods {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        match make_client(&self.config.api_server).await {
+        let config = &self.config;
+        let making = self.making.get_or_insert_with(|| {
+            let api_server = config.api_server.clone();
+            spawn_blocking(move || make_client(&api_server))
+        });
+        let made = match timeout(CALL_MOST, making).await {
+            Err(_) => Err(format!("the files for it were not read within {CALL_MOST:?}")),
+            Ok(made) => {
+                self.making = None;
+                made.unwrap_or_else(|error| Err(error.to_string()))
+            }
+        };
+        match made {
             Ok((client, default_namespace)) => {
                 self.namespace = self.config.namespace.clone().unwrap_or(default_namespace);
                 Ok(self.client.insert(client).clone())
             }
-            Err(message) => self.note(operation, Err(ApiFault::new(operation, ApiCode::Unavailable, message))).await,
+            Err(message) => {
+                let fault = ApiFault::new(operation, ApiCode::Unusable, message);
+                Err(self.fail(Selection::Own, fault).await)
+            }
         }
     }
-}
-
-/// A client and the namespace it speaks of by default, from the files as they are now.
-async fn make_client(api_server: &ApiServer) -> Result<(Client, String), String> {
-    let mut config = match api_server {
-        ApiServer::InCluster => Config::incluster().map_err(|error| error.to_string())?,
-        ApiServer::Kubeconfig(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| error.to_string())?
-        }
-    };
-    // Retries are the labeller's, which knows what is still wanted.
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_MOST);
-    let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(|error| error.to_string())?;
-    Ok((client, namespace))
 }
 
 async fn within<T>(operation: ApiOperation, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiFault> {
@@ -230,13 +292,21 @@ type Changes = Pin<Box<dyn Stream<Item = Result<WatchEvent<PartialObjectMeta<Api
 pub(super) struct PodWatch {
     stream: Changes,
     labels: Labels,
+    /// When it ends, whatever the connection says or does not say.
+    over: Pin<Box<Sleep>>,
+    opened: Instant,
 }
 
 impl PodWatch {
     /// The next change; `None` when the watch has ended, for whatever reason. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Change> {
         loop {
-            match self.stream.next().await? {
+            let event = tokio::select! {
+                biased;
+                event = self.stream.next() => event?,
+                () = self.over.as_mut() => return None,
+            };
+            match event {
                 Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
                     return Pod::read(&pod.metadata, &self.labels).map(Change::Is);
                 }
@@ -245,5 +315,10 @@ impl PodWatch {
                 Ok(WatchEvent::Error(_)) | Err(_) => return None,
             }
         }
+    }
+
+    /// Whether it had no time to be of use: who opens the next one should not hurry.
+    pub(super) fn was_short(&self) -> bool {
+        clock::now().boot.since(self.opened) < WATCH_SHORT
     }
 }

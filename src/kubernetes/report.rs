@@ -29,6 +29,10 @@ pub enum Report {
     },
     /// Somebody else had changed this pod's label; it is as it should be again.
     Repaired,
+    /// Somebody changes labels again and again; repairs are made at longer intervals and not told any more.
+    Contended,
+    /// The pod is another than the one this process was started in: same name, other life.
+    Replaced,
     /// A pod has seen a higher term than this candidate leads, so its label is left alone.
     Newer {
         /// The pod.

@@ -17,8 +17,8 @@ const OPERATIONS: [ApiOperation; 5] =
     [ApiOperation::Get, ApiOperation::List, ApiOperation::Watch, ApiOperation::Patch, ApiOperation::Event];
 
 /// The codes that an alert asks for: series that appear only with their first event make `rate()` miss it.
-const CODES_FROM_THE_START: [ApiCode; 4] =
-    [ApiCode::Forbidden, ApiCode::Rejected, ApiCode::Unavailable, ApiCode::Timeout];
+const CODES_FROM_THE_START: [ApiCode; 5] =
+    [ApiCode::Forbidden, ApiCode::Unauthorized, ApiCode::Rejected, ApiCode::Unavailable, ApiCode::Timeout];
 
 impl LabelMetrics {
     pub(super) fn new(made: &Maker<'_>) -> Result<Self, prometheus::Error> {
@@ -63,6 +63,8 @@ impl LabelMetrics {
             | Report::Recovered(_)
             | Report::Stripped { .. }
             | Report::Repaired
+            | Report::Contended
+            | Report::Replaced
             | Report::Newer { .. }
             | Report::Foreign { .. } => {}
         }

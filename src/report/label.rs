@@ -21,6 +21,7 @@ enum Said {
     Failed(ApiOperation, ApiCode),
     Newer,
     Foreign,
+    Replaced,
 }
 
 impl LabelReporter {
@@ -41,6 +42,18 @@ impl LabelReporter {
             Report::Recovered(operation) => self.recovered(*operation),
             Report::Stripped { pod } => info!(%pod, "took the leader's label off another pod"),
             Report::Repaired => info!("somebody had changed this pod's label; it is as it should be again"),
+            Report::Contended => warn!(
+                "somebody keeps changing the labels of this election's pods; they are repaired every few seconds from \
+                 now on, without another line: find out who with kubectl get pod --show-managed-fields -o yaml"
+            ),
+            Report::Replaced => {
+                if self.said.insert(Said::Replaced) {
+                    error!(
+                        "there is another pod of this one's name now, and this process still runs: the new pod is left \
+                         alone, and so is this election's label until this process has ended"
+                    );
+                }
+            }
             Report::Newer { pod, seen, mine } => {
                 if self.said.insert(Said::Newer) {
                     warn!(
@@ -83,6 +96,16 @@ impl LabelReporter {
             ApiCode::Forbidden => {
                 let grant = self.grant(fault.operation);
                 error!(operation, code, error = fault.message, "{what}, because a right is missing; {grant}");
+            }
+            ApiCode::Unusable => error!(
+                operation,
+                code,
+                error = fault.message,
+                "{what}, because no client for the API server can be made; what it is made of is read again at every \
+                 attempt"
+            ),
+            ApiCode::Rejected if fault.operation != ApiOperation::Patch => {
+                error!(operation, code, error = fault.message, "{what}, because the API server refuses the call");
             }
             ApiCode::Rejected => error!(
                 operation,

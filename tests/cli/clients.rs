@@ -220,6 +220,18 @@ fn an_election_without_a_leader_is_an_answer_too() {
 }
 
 #[test]
+fn an_election_without_a_leader_is_a_failure_for_who_requires_one() {
+    let nobody = STANDING_BY.replace(r#""name":"web-0""#, r#""name":"""#);
+    for (body, required, code) in [(nobody.as_str(), "true", 1), (&nobody, "false", 0), (&status_body(), "true", 0)] {
+        let server = OneAnswer::http("200 OK", body);
+        let Said { code: ended, out, err } =
+            say(&["status", &format!("--require-leader={required}"), "--api", &server.address]);
+        assert_eq!((ended, err.as_str()), (Some(code), ""), "{required}: {out}");
+        assert!(out.contains("\nLeader "), "it is told in any case: {out}");
+    }
+}
+
+#[test]
 fn a_leader_leads_since_it_says_so_and_not_since_it_was_seen() {
     let mut body: Value = serde_json::from_str(&status_body()).expect("the example is JSON");
     body["candidates"][0]["leading_since"] = json!("2998-01-01T00:00:00Z");

@@ -3,17 +3,16 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use support::kubernetes::{
-    ApiClient, ApiServer, Content, ControllerManager, PodOptions, PodSecurity, PodTimeline, Throttle, kubernetes_binary,
+    ApiClient, ApiServer, Content, ControllerManager, PodOptions, PodSecurity, PodTimeline, Throttle,
+    kubernetes_binary, manifests,
 };
 use support::{Moment, Proxy};
 
-/// For conditions that must come true: far above what a loaded machine needs, reached only by failing tests.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at something that is waited for.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+use crate::wait::{PATIENCE, wait_until};
+
 const ROLE: &str = "bellwether.dev/role";
 const READ_PODS: &str = "[{apiGroups: [''], resources: [pods], verbs: [get, list]}]";
 
@@ -29,17 +28,9 @@ fn pods_path(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods")
 }
 
-fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Moment::now().after(PATIENCE);
-    while !is_so()? {
-        ensure!(!deadline.passed(), "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
-}
-
 fn wait_for_status(client: &ApiClient, path: &str, status: u16) -> Result<()> {
-    wait_for(&format!("{status} for {path}"), || Ok(client.get(path)?.status == status))
+    wait_until(&format!("{status} for {path}"), || Ok(client.get(path)?.status), |it| *it == status)?;
+    Ok(())
 }
 
 #[test]
@@ -109,7 +100,8 @@ fn the_restricted_standard_refuses_pods_and_warns_of_templates() -> Result<()> {
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "rude"},
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
     });
-    let warned = server.admin().dry_run(&namespace, &deployment)?;
+    let [deployment] = &manifests(&deployment.to_string())?[..] else { bail!("one document") };
+    let warned = server.admin().dry_run(&namespace, deployment)?;
     ensure!(warned.status == 201, "{warned}");
     ensure!(warned.warnings.iter().any(|warning| warning.contains("would violate PodSecurity")), "{warned:?}");
     ensure!(server.admin().contents(&namespace, &["apps/v1"])?.is_empty(), "a dry run leaves nothing");
@@ -155,13 +147,13 @@ fn the_audit_log_has_what_a_pod_asked_for() -> Result<()> {
     let namespace = namespace_with_a_pod(server)?;
     let sidecar = server.client(&server.admin().pod_token(&namespace, "web-0")?)?;
     let patch = json!({"metadata": {"labels": {ROLE: "leader"}}});
-    let path = format!("{}/web-0", pods_path(&namespace));
-    ensure!(sidecar.patch(&path, Content::MergePatch, &patch)?.status == 403);
+    let web_0 = format!("{}/web-0", pods_path(&namespace));
+    ensure!(sidecar.patch(&web_0, Content::MergePatch, &patch)?.status == 403);
     server.admin().grant(&namespace, "sidecar", "[{apiGroups: [''], resources: [pods], verbs: [patch]}]")?;
-    ensure!(sidecar.patch(&path, Content::MergePatch, &patch)?.status == 200);
+    ensure!(sidecar.patch(&web_0, Content::MergePatch, &patch)?.status == 200);
     let requests = server.requests(&namespace)?;
     let told: Vec<_> = requests.iter().map(|it| (it.verb.as_str(), it.uri.as_str(), it.code)).collect();
-    ensure!(told == [("patch", path.as_str(), 403), ("patch", path.as_str(), 200)], "{told:?}");
+    ensure!(told == [("patch", web_0.as_str(), 403), ("patch", web_0.as_str(), 200)], "{told:?}");
     let last = &requests[1];
     ensure!((last.resource.as_str(), last.name.as_str(), last.pod.as_deref()) == ("pods", "web-0", Some("web-0")));
     ensure!(last.body == patch, "{last:?}");
@@ -238,8 +230,7 @@ spec:
   ports: [{port: 80}]
 ",
     )?;
-    wait_for("two pods", || Ok(admin.pods(&namespace, "app=web")?.len() == 2))?;
-    let pods = admin.pods(&namespace, "app=web")?;
+    let pods = wait_until("two pods", || admin.pods(&namespace, "app=web"), |pods| pods.len() == 2)?;
     admin.create_node("node")?;
     for (pod, address) in pods.iter().zip(["10.1.0.1", "10.1.0.2"]) {
         admin.bind_pod(&namespace, &pod.name, "node")?;
@@ -248,9 +239,8 @@ spec:
     for (leader, follower, address) in [(&pods[0], &pods[1], "10.1.0.1"), (&pods[1], &pods[0], "10.1.0.2")] {
         admin.merge_patch_pod(&namespace, &follower.name, &json!({"metadata": {"labels": {ROLE: null}}}))?;
         admin.merge_patch_pod(&namespace, &leader.name, &json!({"metadata": {"labels": {ROLE: "leader"}}}))?;
-        wait_for("the Service has the leader's address", || {
-            Ok(admin.service_addresses(&namespace, "web-leader")? == [address])
-        })?;
+        let look = || admin.service_addresses(&namespace, "web-leader");
+        wait_until("the Service has the leader's address", look, |it| *it == [address])?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use support::kubernetes::LoggedRequest;
-use support::{Direction, Flow, Moment, Proxy};
+use support::{Direction, Flow, Moment};
 
 use crate::stage::{
     ELECTION, EXPIRES_SOON, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, PROMISES_NOTHING, RIGHT_WITHIN, ROLE, Stage,

@@ -102,6 +102,10 @@ spec:
         has(object.metadata.ownerReferences) == has(oldObject.metadata.ownerReferences)
         && (!has(object.metadata.ownerReferences) || object.metadata.ownerReferences == oldObject.metadata.ownerReferences)
       message: owners may not change
+    - expression: >-
+        (has(object.metadata.generateName) ? object.metadata.generateName : '')
+        == (has(oldObject.metadata.generateName) ? oldObject.metadata.generateName : '')
+      message: generateName may not change
     - expression: object.spec == oldObject.spec
       message: nothing of the pod's spec may change
 ---

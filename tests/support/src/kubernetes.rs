@@ -3,7 +3,7 @@
 //! There is no kubelet and no scheduler: a pod is an object, bound and marked ready by the test. Everything else is
 //! real: role-based access control, pod security admission, admission policies, service account tokens bound to pods,
 //! priority and fairness, watches. [`ControllerManager`] adds the controllers that turn a Deployment into pods and let
-//! EndpointSlices follow labels.
+//! `EndpointSlices` follow labels.
 //!
 //! Calls block, also within a runtime of the test's: the clients run on threads of their own.
 
@@ -43,7 +43,7 @@ pub use audit_log::LoggedRequest;
 pub use binaries::{etcd_current_binary, helm_binary, kubernetes_binary};
 pub use controllers::ControllerManager;
 pub use credentials::TokenMount;
-pub use objects::{PodSecurity, documents};
+pub use objects::{Manifest, PodSecurity, manifests};
 pub use pods::{PodOptions, PodView};
 pub use throttle::Throttle;
 pub use timeline::{LabelChange, PodChange, PodTimeline};

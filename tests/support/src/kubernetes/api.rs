@@ -101,7 +101,7 @@ impl ApiClient {
     /// # Errors
     /// When it is not answered.
     pub fn get(&self, path: &str) -> Result<ApiAnswer> {
-        self.request(Method::GET, path, Content::Json, None)
+        self.request(Method::GET, path, Content::Json, String::new())
     }
 
     /// `POST path`.
@@ -109,7 +109,7 @@ impl ApiClient {
     /// # Errors
     /// When it is not answered.
     pub fn post(&self, path: &str, body: &Value) -> Result<ApiAnswer> {
-        self.request(Method::POST, path, Content::Json, Some(body))
+        self.request(Method::POST, path, Content::Json, body.to_string())
     }
 
     /// `PUT path`.
@@ -117,7 +117,7 @@ impl ApiClient {
     /// # Errors
     /// When it is not answered.
     pub fn put(&self, path: &str, body: &Value) -> Result<ApiAnswer> {
-        self.request(Method::PUT, path, Content::Json, Some(body))
+        self.request(Method::PUT, path, Content::Json, body.to_string())
     }
 
     /// `PATCH path`.
@@ -125,7 +125,7 @@ impl ApiClient {
     /// # Errors
     /// When it is not answered.
     pub fn patch(&self, path: &str, content: Content, body: &Value) -> Result<ApiAnswer> {
-        self.request(Method::PATCH, path, content, Some(body))
+        self.request(Method::PATCH, path, content, body.to_string())
     }
 
     /// `DELETE path`, at once: there is no kubelet that would end a pod gracefully.
@@ -134,22 +134,21 @@ impl ApiClient {
     /// When it is not answered.
     pub fn delete(&self, path: &str) -> Result<ApiAnswer> {
         let body = serde_json::json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"});
-        self.request(Method::DELETE, path, Content::Json, Some(&body))
+        self.request(Method::DELETE, path, Content::Json, body.to_string())
     }
 
     /// Any request.
     ///
     /// # Errors
     /// When it is not answered.
-    pub fn request(&self, method: Method, path: &str, content: Content, body: Option<&Value>) -> Result<ApiAnswer> {
+    pub fn request(&self, method: Method, path: &str, content: Content, body: String) -> Result<ApiAnswer> {
         let what = format!("{method} {path}");
-        let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
         let exchange = async {
             let request = Request::builder()
                 .method(method)
                 .uri(path)
                 .header(CONTENT_TYPE, content.media_type())
-                .body(Body::from(body))?;
+                .body(Body::from(body.into_bytes()))?;
             let (parts, body) = self.send(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -173,4 +172,17 @@ fn warnings(headers: &HeaderMap) -> Vec<String> {
         Some(quoted.strip_suffix('"').unwrap_or(quoted).replace("\\\"", "\""))
     };
     headers.get_all("warning").iter().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_read_without_their_quotes() {
+        let mut headers = HeaderMap::new();
+        headers.append("warning", "299 - \"plain\"".parse().unwrap());
+        headers.append("warning", r#"299 - "would violate \"restricted\": x""#.parse().unwrap());
+        assert_eq!(warnings(&headers), ["plain", r#"would violate "restricted": x"#]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The controllers that turn a Deployment into pods and let EndpointSlices follow labels.
+//! The controllers that turn a Deployment into pods and let `EndpointSlices` follow labels.
 
 use std::fs::File;
 use std::process::{Command, Stdio};

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde::de::Deserialize as _;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::LOOK_AGAIN;
@@ -24,19 +24,52 @@ pub enum PodSecurity {
     Restricted,
 }
 
-/// The documents of a YAML text; empty ones are left out.
+/// A document of a YAML text. The server gets the text: its YAML is an older one than ours, in which `0444` is octal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// As it was written.
+    pub text: String,
+    /// As it is read here: numbers with a leading zero are texts.
+    pub object: Value,
+}
+
+impl Manifest {
+    /// Its API version.
+    #[must_use]
+    pub fn api_version(&self) -> &str {
+        self.object["apiVersion"].as_str().unwrap_or_default()
+    }
+
+    /// `Kind name`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+        format!("{} {}", text(&self.object["kind"]), text(&self.object["metadata"]["name"]))
+    }
+}
+
+/// The documents of a YAML text, which are separated by lines of `---`; empty ones are left out.
 ///
 /// # Errors
 /// When it is not YAML.
-pub fn documents(yaml: &str) -> Result<Vec<Value>> {
-    let mut documents = Vec::new();
-    for document in serde_norway::Deserializer::from_str(yaml) {
-        let document = Value::deserialize(document).context("not YAML")?;
-        if !document.is_null() {
-            documents.push(document);
+pub fn manifests(yaml: &str) -> Result<Vec<Manifest>> {
+    let mut documents = vec![String::new()];
+    for line in yaml.lines() {
+        if line.trim_end() == "---" {
+            documents.push(String::new());
+        } else if let Some(last) = documents.last_mut() {
+            last.push_str(line);
+            last.push('\n');
         }
     }
-    Ok(documents)
+    let mut manifests = Vec::new();
+    for text in documents {
+        let object: Value = serde_norway::from_str(&text).with_context(|| format!("not YAML: {text}"))?;
+        if !object.is_null() {
+            manifests.push(Manifest { text, object });
+        }
+    }
+    Ok(manifests)
 }
 
 impl ApiClient {
@@ -84,7 +117,12 @@ impl ApiClient {
     /// # Errors
     /// What the server says, or when the rights do not come into force.
     pub fn grant(&self, namespace: &str, service_account: &str, rules: &str) -> Result<()> {
-        let rules: Value = serde_norway::from_str(rules).context("rules are a list")?;
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut rules: Value = serde_norway::from_str(rules).context("rules are a list")?;
+        // A change takes time until it is in force, and nothing says when: so it comes with a right that no other has.
+        let sign = format!("sign-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let signs = json!({"apiGroups": ["test.bellwether.dev"], "resources": [sign], "verbs": ["get"]});
+        rules.as_array_mut().context("rules are a list")?.push(signs);
         let name = format!("{service_account}-granted");
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
@@ -96,17 +134,10 @@ impl ApiClient {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": service_account, "namespace": namespace}],
         });
-        // A change takes time until it is in force, and nothing says when: so a right that only this version
-        // gives is looked for.
-        let marker = format!("marker-{}", self.apply_object(namespace, &role)?.ok()?["metadata"]["resourceVersion"]);
-        let marker = marker.replace('"', "");
-        let mut marked = role.clone();
-        let rules = marked["rules"].as_array_mut().context("rules are a list")?;
-        rules.push(json!({"apiGroups": ["test.bellwether.dev"], "resources": [marker], "verbs": ["get"]}));
-        self.apply_object(namespace, &marked)?.ok()?;
+        self.apply_object(namespace, &role)?.ok()?;
         self.apply_object(namespace, &binding)?.ok()?;
         let deadline = Moment::now().after(RIGHTS_PATIENCE);
-        while !self.may(namespace, service_account, "get", "test.bellwether.dev", &marker)? {
+        while !self.may(namespace, service_account, "get", "test.bellwether.dev", &sign)? {
             ensure!(!deadline.passed(), "the rights of {service_account} are not in force");
             thread::sleep(LOOK_AGAIN);
         }
@@ -132,8 +163,8 @@ impl ApiClient {
     /// # Errors
     /// When one is refused.
     pub fn apply(&self, namespace: &str, yaml: &str) -> Result<()> {
-        for object in documents(yaml)? {
-            self.apply_object(namespace, &object)?.ok().with_context(|| title(&object))?;
+        for manifest in manifests(yaml)? {
+            self.apply_with(namespace, &manifest, "")?.ok().with_context(|| manifest.title())?;
         }
         Ok(())
     }
@@ -143,21 +174,22 @@ impl ApiClient {
     /// # Errors
     /// When it is not answered, or the server does not know the kind.
     pub fn apply_object(&self, namespace: &str, object: &Value) -> Result<ApiAnswer> {
-        self.apply_with(namespace, object, "")
+        let manifest = Manifest { text: object.to_string(), object: object.clone() };
+        self.apply_with(namespace, &manifest, "")
     }
 
-    /// What [`apply_object`](Self::apply_object) would be answered; everything is judged, nothing is stored.
+    /// What applying it would be answered; everything is judged, nothing is stored.
     ///
     /// # Errors
     /// When it is not answered, or the server does not know the kind.
-    pub fn dry_run(&self, namespace: &str, object: &Value) -> Result<ApiAnswer> {
-        self.apply_with(namespace, object, "&dryRun=All")
+    pub fn dry_run(&self, namespace: &str, manifest: &Manifest) -> Result<ApiAnswer> {
+        self.apply_with(namespace, manifest, "&dryRun=All")
     }
 
-    fn apply_with(&self, namespace: &str, object: &Value, more: &str) -> Result<ApiAnswer> {
-        let path = self.path_of(namespace, object)?;
+    fn apply_with(&self, namespace: &str, manifest: &Manifest, more: &str) -> Result<ApiAnswer> {
+        let path = self.path_of(namespace, &manifest.object)?;
         let query = format!("?fieldManager=test&force=true&fieldValidation=Strict{more}");
-        self.patch(&format!("{path}{query}"), Content::Apply, object)
+        self.request(Method::PATCH, &format!("{path}{query}"), Content::Apply, manifest.text.clone())
     }
 
     /// The path of an object, from its kind and name; the server is asked how the kind is called in paths.
@@ -218,7 +250,7 @@ impl ApiClient {
         Ok(found)
     }
 
-    /// The addresses behind a Service that are ready, from its EndpointSlices, sorted.
+    /// The addresses behind a Service that are ready, from its `EndpointSlices`, sorted.
     ///
     /// # Errors
     /// What the server says.
@@ -247,7 +279,18 @@ impl ApiClient {
     }
 }
 
-/// `Kind name`, for messages.
-fn title(object: &Value) -> String {
-    format!("{} {}", object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_keep_their_text_and_what_holds_nothing_is_left_out() {
+        let yaml =
+            "---\n# only a comment\n---\nkind: A\nmetadata: {name: a}\nmode: 0444\n--- \ntext: |\n  ---\n  more\n";
+        let found = manifests(yaml).unwrap();
+        let [first, second] = found.as_slice() else { panic!("two documents: {found:?}") };
+        assert_eq!(first.text, "kind: A\nmetadata: {name: a}\nmode: 0444\n");
+        assert_eq!(first.title(), "A a");
+        assert_eq!(second.object["text"], "---\nmore\n");
+    }
 }

@@ -1,10 +1,10 @@
 // Builds the Kubernetes parts that the tests run against (see scripts/tools.sh): a module of its own, because
 // k8s.io/kubernetes is meant to be built inside its own repository and refers to its staging modules as v0.0.0.
-module bellwether.dev/scripts/kubernetes
+module bellwether.dev/scripts/go/kubernetes
 
 go 1.26.0
 
-require k8s.io/kubernetes v1.36.3
+require k8s.io/kubernetes v1.36.3 // indirect
 
 require (
 	cel.dev/expr v0.25.1 // indirect
@@ -238,3 +238,9 @@ replace k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.36.3
 replace k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.36.3
 
 replace k8s.io/streaming => k8s.io/streaming v0.36.3
+
+tool (
+	k8s.io/kubernetes/cmd/kube-apiserver
+	k8s.io/kubernetes/cmd/kube-controller-manager
+	k8s.io/kubernetes/cmd/kubectl
+)

@@ -1,6 +1,6 @@
 // Builds the etcd that the tests run against where there is none (see scripts/tools.sh). A module of its own,
 // because `go install` refuses modules that carry `replace` lines, as etcd's does.
-module bellwether.dev/scripts/etcd-server
+module bellwether.dev/scripts/go/etcd
 
 go 1.24.0
 
