@@ -75,8 +75,16 @@ impl Others {
         if Protections::NO_STRIPPING.taken_away() {
             return Ok(false);
         }
-        self.see_leaders(pods).await?;
+        // Whoever was seen to lead last comes first: where calls take long, the time for the others is soon over.
         self.see_predecessor(pods).await?;
+        let mut again = self.strip_suspects(pods, term).await?;
+        self.see_leaders(pods).await?;
+        again |= self.strip_suspects(pods, term).await?;
+        self.cleared = true;
+        Ok(again)
+    }
+
+    async fn strip_suspects(&mut self, pods: &mut Pods, term: Term) -> Result<bool, ApiFault> {
         let mut again = false;
         let mut outcome = Ok(());
         for pod in self.suspects.values().cloned().collect::<Vec<_>>() {
@@ -93,9 +101,7 @@ impl Others {
                 Err(fault) => outcome = Err(fault),
             }
         }
-        outcome?;
-        self.cleared = true;
-        Ok(again)
+        outcome.map(|()| again)
     }
 
     /// Sees to it that whoever carries the leader's label is known.

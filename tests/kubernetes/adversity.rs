@@ -76,9 +76,9 @@ impl Story {
     fn suffer(
         &mut self,
         lasts: Duration,
-        begin: impl FnOnce(&mut Stage) -> Result<Fault>,
+        bring: impl FnOnce(&mut Stage) -> Result<Fault>,
     ) -> Result<(Duration, Fault)> {
-        let suffered = self.endure(lasts, begin)?;
+        let suffered = self.endure(lasts, bring)?;
         let carriers = self.stage.timeline.carriers(ROLE, "leader");
         let carriers = carriers.last().map(|(_, pods)| pods.as_slice()).unwrap_or_default();
         ensure!(*carriers != [self.rest.leader.clone()], "{}: the label was changed through the fault", self.what);
@@ -89,10 +89,10 @@ impl Story {
     fn endure(
         &mut self,
         lasts: Duration,
-        begin: impl FnOnce(&mut Stage) -> Result<Fault>,
+        bring: impl FnOnce(&mut Stage) -> Result<Fault>,
     ) -> Result<(Duration, Fault)> {
         let (leader, _) = self.leader_and_other();
-        let fault = begin(&mut self.stage)?;
+        let fault = bring(&mut self.stage)?;
         let begun = Moment::now();
         wait_until(begun.after(lasts / 3));
         self.did_not_waver(leader, begun)?;
@@ -151,6 +151,7 @@ async fn on_a_server_of_its_own(what: &'static str) -> Result<Story> {
 }
 
 /// The fault needs nothing kept.
+#[expect(clippy::unnecessary_wraps, reason = "how most faults begin, the others can fail")]
 fn nothing_kept() -> Result<Fault> {
     Ok(Box::new(()))
 }
@@ -186,6 +187,7 @@ async fn behind_a_black_hole_a_handover_takes_the_half_second_longer_for_which_t
     story.recover(heal)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "other faults need a way to heal that can fail")]
 fn heal(stage: &mut Stage) -> Result<()> {
     stage.proxies().iter().for_each(|proxy| proxy.heal());
     Ok(())
@@ -338,7 +340,7 @@ fn poke(stage: &Stage) -> Result<ApiAnswer> {
 }
 
 /// Somebody who writes these pods all the time.
-fn storm(stage: &Stage, pods: &[&str]) -> Result<Again> {
+fn write_all_the_time(stage: &Stage, pods: &[&str]) -> Result<Again> {
     let (admin, namespace) = (stage.admin().clone(), stage.namespace.clone());
     let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
     Again::and_again(Duration::from_millis(1), move || {
@@ -353,9 +355,9 @@ fn storm(stage: &Stage, pods: &[&str]) -> Result<Again> {
 #[tokio::test]
 async fn somebody_writes_both_pods_all_the_time() -> Result<()> {
     let mut story = on_the_shared_server("409").await?;
-    let (_, storm) = story.endure(LASTS, |stage| Ok(Box::new(storm(stage, &["web-0", "web-1"])?)))?;
+    let (_, writers) = story.endure(LASTS, |stage| Ok(Box::new(write_all_the_time(stage, &["web-0", "web-1"])?)))?;
     story.recover(|_| {
-        drop(storm);
+        drop(writers);
         Ok(())
     })
 }
@@ -365,7 +367,7 @@ async fn conflicts_over_the_predecessors_pod_never_delay_the_leaders_own_label_b
 {
     let mut story = on_the_shared_server("409 on the predecessor's pod").await?;
     let (leader, other) = story.leader_and_other();
-    let storm = storm(&story.stage, &[leader])?;
+    let writers = write_all_the_time(&story.stage, &[leader])?;
     let begin = Moment::now();
     story.stage.sidecar(leader)?.signal(Signal::SIGTERM)?;
     let lead = story.lead(other, begin)?;
@@ -376,6 +378,6 @@ async fn conflicts_over_the_predecessors_pod_never_delay_the_leaders_own_label_b
     let after = labelled.context("just seen")?.seen.since(lead.sent);
     figure("200 to the label, with a storm on the predecessor's pod", format_args!("{after:?}"));
     ensure!(after < Duration::from_millis(500) + SLACK, "{after:?}");
-    drop(storm);
+    drop(writers);
     story.stage.at_rest_within(RIGHT_WITHIN).map(drop)
 }

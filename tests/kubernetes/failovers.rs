@@ -134,7 +134,7 @@ impl<T: Copy> Deck<T> {
     }
 }
 
-/// SplitMix64.
+/// `SplitMix64`.
 struct Random(u64);
 
 impl Random {
@@ -333,7 +333,12 @@ fn is_within_the_contract(request: &LoggedRequest) -> bool {
 fn distribution(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |part: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a place in a list of a few hundred"
+        )]
         let index = (times.len() as f64 * part) as usize;
         times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
     };
