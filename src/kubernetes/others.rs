@@ -13,6 +13,9 @@ use crate::config::check_pod_name;
 use crate::election::{Identity, Term};
 use crate::protections::Protections;
 
+/// How many stripped pods are remembered: more than an election has in its life, unless somebody makes them for it.
+const STRIPPED_MAX: usize = 256;
+
 pub(super) struct Others {
     reports: Reports,
     /// For which term they are being stripped.
@@ -25,8 +28,8 @@ pub(super) struct Others {
     contested: BTreeSet<String>,
     /// On whoever carries the leader's label.
     follow: Option<Follow>,
-    /// Nobody passed for the leader any more, once in this term.
-    cleared: bool,
+    /// Who has been made not to pass for the leader in this term: whoever does again is made to by somebody.
+    stripped: BTreeSet<String>,
 }
 
 /// What came of stripping one pod.
@@ -46,7 +49,7 @@ impl Others {
             suspects: BTreeMap::new(),
             contested: BTreeSet::new(),
             follow: None,
-            cleared: false,
+            stripped: BTreeSet::new(),
         }
     }
 
@@ -80,7 +83,6 @@ impl Others {
         let mut again = self.strip_suspects(pods, term).await?;
         self.see_leaders(pods).await?;
         again |= self.strip_suspects(pods, term).await?;
-        self.cleared = true;
         Ok(again)
     }
 
@@ -91,8 +93,8 @@ impl Others {
             let name = pod.name.clone();
             match self.strip_one(pods, pod, term).await {
                 Ok(Stripped::Done { led }) => {
-                    again |= led && self.cleared;
                     self.settle(&name);
+                    again |= led && self.has_been_stripped(name);
                 }
                 Ok(Stripped::Contested) => {
                     self.settle(&name);
@@ -200,6 +202,14 @@ impl Others {
                 true
             }
         }
+    }
+
+    /// Whether this pod had been stripped before.
+    fn has_been_stripped(&mut self, name: String) -> bool {
+        if self.stripped.len() >= STRIPPED_MAX {
+            self.stripped.clear();
+        }
+        !self.stripped.insert(name)
     }
 
     /// This pod has been dealt with.
