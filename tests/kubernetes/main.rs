@@ -3,12 +3,16 @@
 mod adversity;
 mod charts;
 mod cluster;
+mod gate;
 mod helm;
 mod label;
 mod late;
-mod order;
+mod lives;
 mod manifests;
+mod order;
 mod pods;
 mod policy;
 mod stage;
 mod wait;
+mod wars;
+mod watches;
