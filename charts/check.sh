@@ -140,6 +140,8 @@ messages() {
   refused "$helm" "serviceAccount.name is \"default\"" --set serviceAccount.create=false --set serviceAccount.name=default
   refused "$helm" "has no native sidecars" --set sidecar.mode=native
   refused "$helm" "http.listen and telemetry.port are both on port 4040" --set telemetry.port=4040
+  refused "$helm" "would restart the sidecar for ever" --set telemetry.host=127.0.0.1
+  refused "$helm" "local API both listen on port 4040" --set-json 'containers=[{"name":"a","image":"a","ports":[{"containerPort":4040}]}]'
   refused "$helm" "sidecar.extraEnv sets BELLWETHER_ELECTION" --set 'sidecar.extraEnv[0].name=BELLWETHER_ELECTION'
   refused "$helm" "containers is empty" --set-json 'containers=[]'
   refused "$helm" "the sidecar's name" --set sidecar.name=poller
@@ -149,6 +151,8 @@ messages() {
   refused "$helm" "only a StatefulSet knows" --set workload.strategy.type=OnDelete
   refused "$helm" "only a Deployment knows" --set workload.kind=StatefulSet --set workload.strategy.type=Recreate
   refused "$helm" "no node could ever be drained" --set podDisruptionBudget.minAvailable=3
+  refused "$helm" "no node could ever be drained" --set-string podDisruptionBudget.minAvailable=75%
+  refused "$helm" "no node could ever be drained" --set podDisruptionBudget.maxUnavailable=0
   refused "$helm" "has no effect with hostNetwork" --set networkPolicy.enabled=true --set hostNetwork=true
   refused "$helm" "which the chart or the sidecar sets" --set 'podLabels.bellwether\.dev/role=leader'
   refused "$helm" "which the sidecar sets" --set-string 'podAnnotations.bellwether\.dev/term=1'

@@ -29,6 +29,7 @@ runs() {
 if [[ ${1:-} == --tools ]]; then
   shift
   if runs kubernetes "$@"; then echo 'kubernetes? helm?'; fi
+  if runs manifests "$@"; then echo 'kubectl?'; fi
   exit
 fi
 

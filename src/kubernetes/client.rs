@@ -14,9 +14,20 @@ const CONNECT_MOST: Duration = Duration::from_millis(1500);
 /// How the API server's audit log names this program.
 const USER_AGENT: &str = concat!("bellwether/", env!("CARGO_PKG_VERSION"));
 
-/// A client and the namespace it speaks of by default, from the files as they are now. Reads files: not for the
-/// thread that answers.
-pub(super) fn make_client(api_server: &ApiServer) -> Result<(Client, String), String> {
+/// Ways to the API server.
+#[derive(Clone)]
+pub(super) struct Clients {
+    /// For whatever is answered at once. Between calls it keeps its connection, which each list uses anew within a
+    /// minute, so that a patch need not wait until one is open: when it stands down, a leader waits for its answer.
+    pub(super) calls: Client,
+    /// For watches, which would each take the connection of the call before.
+    pub(super) watches: Client,
+    /// What is spoken of by default.
+    pub(super) namespace: String,
+}
+
+/// Clients, from the files as they are now. Reads files: not for the thread that answers.
+pub(super) fn make_clients(api_server: &ApiServer) -> Result<Clients, String> {
     let mut config = match api_server {
         ApiServer::InCluster => Config::incluster().map_err(|error| error.to_string())?,
         ApiServer::Kubeconfig(path) => read_kubeconfig(path)?,
@@ -26,8 +37,8 @@ pub(super) fn make_client(api_server: &ApiServer) -> Result<(Client, String), St
     config.connect_timeout = Some(CONNECT_MOST);
     config.headers.push((HeaderName::from_static("user-agent"), HeaderValue::from_static(USER_AGENT)));
     let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(|error| error.to_string())?;
-    Ok((client, namespace))
+    let make = |config: Config| Client::try_from(config).map_err(|error| error.to_string());
+    Ok(Clients { calls: make(config.clone())?, watches: make(config)?, namespace })
 }
 
 /// What a kubeconfig says, if this program can live with it.

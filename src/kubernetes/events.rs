@@ -98,11 +98,13 @@ pub(super) async fn post(mut pods: Pods, mut events: mpsc::Receiver<Event>) {
     }
 }
 
-/// Whether trying again cannot change anything. A right may be granted, but not before more has happened.
+/// Whether trying again cannot change anything. A right that is missing may be granted, and is missing for the next
+/// event too.
 const fn is_settled(code: ApiCode) -> bool {
     match code {
-        ApiCode::Conflict | ApiCode::Rejected | ApiCode::NotFound | ApiCode::Forbidden => true,
-        ApiCode::Unauthorized
+        ApiCode::Conflict | ApiCode::Rejected | ApiCode::NotFound => true,
+        ApiCode::Forbidden
+        | ApiCode::Unauthorized
         | ApiCode::Throttled
         | ApiCode::Timeout
         | ApiCode::Unavailable

@@ -25,6 +25,8 @@ const STRIP_FIRST_MOST: Duration = Duration::from_millis(500);
 /// After a conflict the pod is read again and the patch made anew. Who loses three times in a row contends with
 /// something that writes all the time, and takes a pause.
 pub(super) const TRIES_MAX: usize = 3;
+/// A patch takes milliseconds. What takes longer than this is held up somewhere.
+const LANDING_SOON: Duration = Duration::from_millis(100);
 /// How long the end of the process waits for the last publication to be shown.
 const LAST_ROUND_MOST: Duration = Duration::from_millis(400);
 
@@ -199,8 +201,7 @@ impl Labeller {
     }
 
     async fn round(&mut self, publication: &Publication) -> Result<Round, ApiFault> {
-        // What became of a patch that an earlier publication sent, its failure told by itself.
-        self.land().await.ok();
+        self.hear_of_landing().await;
         self.see_own().await?;
         let stripped = match &publication.role {
             Role::Leader { term, predecessor } => {
@@ -285,6 +286,8 @@ impl Labeller {
             }
             self.recollection.mine |= pod.is_of(self.pods.labels());
             match pod.show(&publication.role, self.pods.labels(), &self.recollection) {
+                // Nothing can overtake it, so it has to be waited for.
+                Plan::Leave if self.landing.is_some() => drop(self.land().await?),
                 Plan::Leave => {
                     self.shown(publication).await;
                     return Ok(Shown { right: true, repaired });
@@ -310,6 +313,17 @@ impl Labeller {
         }
         let message = "this pod is changed all the time";
         Err(self.pods.fail(Selection::Own, ApiFault::new(ApiOperation::Patch, ApiCode::Conflict, message)).await)
+    }
+
+    /// Takes in what became of a patch that an earlier publication sent, its failure told by itself. One that is held
+    /// up is overtaken: what is sent next makes the pod another version than it was made for.
+    async fn hear_of_landing(&mut self) {
+        let held_up = timeout(LANDING_SOON, self.land()).await.is_err();
+        if let Some(Landing { role: Role::Leader { term, .. }, resource_version, .. }) = &self.landing
+            && held_up
+        {
+            self.recollection.doubt = Some(Doubt { resource_version: resource_version.clone(), term: *term });
+        }
     }
 
     /// Waits for what comes of a patch of this pod; whether it landed. What is known of the pod is brought up to date

@@ -23,6 +23,8 @@ pub(super) struct Others {
     suspects: BTreeMap<String, Suspect>,
     /// They have seen a higher term, and pass for the leader all the same.
     contested: BTreeSet<String>,
+    /// The predecessor was seen to, once in this term.
+    begun: bool,
     /// On whoever carries the leader's label.
     follow: Option<Follow>,
     /// Nobody passed for the leader any more, once in this term.
@@ -52,6 +54,7 @@ impl Others {
             predecessor: None,
             suspects: BTreeMap::new(),
             contested: BTreeSet::new(),
+            begun: false,
             follow: None,
             cleared: false,
         }
@@ -82,9 +85,25 @@ impl Others {
         if Protections::NO_STRIPPING.taken_away() {
             return Ok(false);
         }
+        // Whoever was seen to lead last comes first: where calls take long, the time for the others is soon over. But
+        // only once, for it may be the one that cannot be changed.
+        if !std::mem::replace(&mut self.begun, true) {
+            self.see_predecessor(pods).await.and(self.strip_suspects(pods, term).await).ok();
+        }
         self.see_leaders(pods).await?;
-        let mut outcome = self.see_predecessor(pods).await;
+        let seen = self.see_predecessor(pods).await;
+        if seen.as_ref().is_err_and(ApiFault::is_silence) {
+            return seen.map(|()| false);
+        }
+        let again = self.strip_suspects(pods, term).await?;
+        seen?;
+        self.cleared = true;
+        Ok(again)
+    }
+
+    async fn strip_suspects(&mut self, pods: &mut Pods, term: Term) -> Result<bool, ApiFault> {
         let mut again = false;
+        let mut outcome = Ok(());
         let mut suspects: Vec<_> = self.suspects.values().map(|suspect| (suspect.tries, suspect.pod.clone())).collect();
         suspects.sort_by_key(|(tries, _)| *tries);
         for (_, pod) in suspects {
@@ -106,9 +125,7 @@ impl Others {
                 Err(fault) => outcome = Err(fault),
             }
         }
-        outcome?;
-        self.cleared = true;
-        Ok(again)
+        outcome.map(|()| again)
     }
 
     /// Sees to it that whoever carries the leader's label is known.

@@ -8,13 +8,13 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use k8s_openapi::api::events::v1::Event;
+use kube::Api;
 use kube::api::{ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::{Api, Client};
 use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::client::make_client;
+use super::client::{Clients, make_clients};
 use super::fault::{ApiCode, ApiFault, ApiOperation};
 use super::pace::Pace;
 use super::pod::Pod;
@@ -42,9 +42,9 @@ const FIELD_MANAGER: &str = "bellwether";
 /// Where to ask and how to read the answers.
 pub(super) struct Pods {
     config: LabelConfig,
-    client: Option<Client>,
-    /// A client being made, beside the thread that answers. One at a time, however long its files take.
-    making: Option<JoinHandle<Result<(Client, String), String>>>,
+    clients: Option<Clients>,
+    /// Clients being made, beside the thread that answers. One at a time, however long its files take.
+    making: Option<JoinHandle<Result<Clients, String>>>,
     namespace: String,
     reports: Reports,
     pace: Pace,
@@ -82,7 +82,7 @@ impl Pods {
     pub(super) fn new(config: LabelConfig, reports: Reports) -> Self {
         let pace = Pace::of(&config);
         let failing = BTreeSet::new();
-        Self { config, client: None, making: None, namespace: String::new(), reports, pace, failing }
+        Self { config, clients: None, making: None, namespace: String::new(), reports, pace, failing }
     }
 
     pub(super) const fn labels(&self) -> &Labels {
@@ -134,7 +134,8 @@ impl Pods {
     /// The changes after a list.
     pub(super) async fn watch(&mut self, selection: Selection, after: &str) -> Result<PodWatch, ApiFault> {
         let operation = ApiOperation::Watch;
-        let api = self.api(operation).await?;
+        let clients = self.clients(operation).await?;
+        let api: Api<ApiPod> = Api::namespaced(clients.watches, &self.namespace);
         let selector = self.selector(selection);
         let lasts = self.pace.between(WATCH_MOST / 2, WATCH_MOST);
         let seconds = u32::try_from(lasts.as_secs()).expect("a minute at most");
@@ -181,8 +182,8 @@ impl Pods {
 
     pub(super) async fn create_event(&mut self, event: &Event) -> Result<(), ApiFault> {
         let operation = ApiOperation::Event;
-        let client = self.client(operation).await?;
-        let api: Api<Event> = Api::namespaced(client, &self.namespace);
+        let clients = self.clients(operation).await?;
+        let api: Api<Event> = Api::namespaced(clients.calls, &self.namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let created = within(operation, api.create(&params, event)).await;
         self.note(operation, Selection::Own, created).await.map(drop)
@@ -225,7 +226,7 @@ impl Pods {
             }
             Err(fault) => {
                 if fault.asks_for_a_new_client() {
-                    self.client = None;
+                    self.clients = None;
                 }
                 // A conflict is how two writers find out about each other, and other pods come and go.
                 let ordinary = match fault.code {
@@ -246,18 +247,18 @@ impl Pods {
     }
 
     async fn api(&mut self, operation: ApiOperation) -> Result<Api<ApiPod>, ApiFault> {
-        let client = self.client(operation).await?;
-        Ok(Api::namespaced(client, &self.namespace))
+        let clients = self.clients(operation).await?;
+        Ok(Api::namespaced(clients.calls, &self.namespace))
     }
 
-    async fn client(&mut self, operation: ApiOperation) -> Result<Client, ApiFault> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
+    async fn clients(&mut self, operation: ApiOperation) -> Result<Clients, ApiFault> {
+        if let Some(clients) = &self.clients {
+            return Ok(clients.clone());
         }
         let config = &self.config;
         let making = self.making.get_or_insert_with(|| {
             let api_server = config.api_server.clone();
-            spawn_blocking(move || make_client(&api_server))
+            spawn_blocking(move || make_clients(&api_server))
         });
         let made = match timeout(CALL_MOST, making).await {
             Err(_) => Err(format!("the files for it were not read within {CALL_MOST:?}")),
@@ -267,9 +268,9 @@ impl Pods {
             }
         };
         match made {
-            Ok((client, default_namespace)) => {
-                self.namespace = self.config.namespace.clone().unwrap_or(default_namespace);
-                Ok(self.client.insert(client).clone())
+            Ok(clients) => {
+                self.namespace = self.config.namespace.clone().unwrap_or_else(|| clients.namespace.clone());
+                Ok(self.clients.insert(clients).clone())
             }
             Err(message) => {
                 let fault = ApiFault::new(operation, ApiCode::Unusable, message);

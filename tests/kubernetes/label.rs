@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use support::Moment;
 use support::kubernetes::{PodOptions, PodView};
+use support::{Moment, Sidecar};
 
 use crate::stage::{
     ACCOUNT, ELECTION, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, RIGHT_WITHIN, ROLE, Rest, Stage, TERM, figure,
@@ -318,6 +318,26 @@ async fn every_key_and_value_can_be_chosen_and_followers_can_go_without_a_label(
     let labels = pairs([of, ("shop.example/role", "boss")]);
     stage.wait_for_pod("shop-1", PATIENCE, |pod| pod.labels == labels)?;
     ensure!(stage.pod("shop-0")?.labels == pairs([of]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_sidecars_of_two_elections_share_a_pod_when_each_has_keys_of_its_own() -> Result<()> {
+    let mut stage = Stage::shared(&[&NEVER_EXPIRES]).await?;
+    stage.join("web-0")?;
+    let mut options = stage.options("web-0")?;
+    "db".clone_into(&mut options.election);
+    let keys = ["--label-key=db.example/role", "--election-label-key=db.example/of"];
+    let second = Sidecar::start(&options.with(&keys).with(&["--term-annotation-key=db.example/term"]))?;
+    second.wait_until_leading(PATIENCE)?;
+    let ours = [(ELECTION, "test"), (ROLE, "leader"), ("db.example/of", "db"), ("db.example/role", "leader")];
+    let labels = pairs(ours);
+    stage.wait_for_pod("web-0", PATIENCE, |pod| pod.labels == labels)?;
+    // Each repairs its own.
+    for key in [ROLE, "db.example/role"] {
+        let edit = stage.label("web-0", key, None)?.revision;
+        stage.wait_for_pod("web-0", RIGHT_WITHIN, |pod| pod.revision > edit && pod.labels == labels)?;
+    }
     Ok(())
 }
 

@@ -4,50 +4,63 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use support::kubernetes::LoggedRequest;
-use support::{Direction, Flow, Moment, Proxy};
+use support::{Direction, Flow, Moment};
 
 use crate::stage::{
-    EXPIRES_SOON, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, PROMISES_NOTHING, RIGHT_WITHIN, ROLE, Stage, TERM, figure,
-    pod_options, wait_for,
+    ELECTION, EXPIRES_SOON, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, PROMISES_NOTHING, RIGHT_WITHIN, ROLE, Stage,
+    TERM, figure, pod_options, wait_for, wait_until,
 };
 
-/// How late the old leader hears that its predecessor's pod is stamped: in this time its way to the API server is
-/// blocked, so that the next thing it sends, its own label, gets stuck.
-const STAMP_IS_HEARD_OF_AFTER: Duration = Duration::from_millis(60);
+/// How late `old` hears from the API server. Two calls take longer than the 500 ms for which taking the label off
+/// others may delay its own: so it gives up on the second, opens another connection, and when it hears that this is
+/// open sends the patch with its own label. In between its way is blocked.
+const HEARS_LATE: Duration = Duration::from_millis(300);
 /// How often the blocking is tried: a loaded machine may be too slow for it.
 const ATTEMPTS: usize = 5;
 
-/// `old` has won, and the patch that labels it is on its way, stuck in its proxy. It is frozen; its lease expires, and
-/// `new` leads and is labelled.
-async fn a_patch_is_stuck(sabotage: &str) -> Result<Stage> {
+/// `old` has won, and the patch that labels it is on its way, stuck in its proxy.
+async fn a_patch_is_stuck(sabotage: &str, arguments: &[&[&str]]) -> Result<Stage> {
     for _ in 0..ATTEMPTS {
-        let mut stage = Stage::shared(&[&EXPIRES_SOON, &PROMISES_NOTHING]).await?;
+        let mut stage = Stage::shared(arguments).await?;
         stage.join("first")?;
         stage.create(&pod_options("old"))?;
         stage.start_with("old", |options| options.with_env("BELLWETHER_SABOTAGE", sabotage))?;
-        stage.wait_for_role("old", Some("follower"))?;
+        stage.wait_for("old", |_, body| body["state"] == "standby")?;
         stage.join("new")?;
-        stage.at_rest()?;
-        stage.proxy("old")?.set(Direction::ToClient, Flow::Delay(STAMP_IS_HEARD_OF_AFTER));
-        let stamp = stage.pod("first")?.annotation(TERM).context("first leads")?.to_owned();
+        let stamp = stage.wait_for_role("first", Some("leader"))?.annotation(TERM).context("a leader")?.to_owned();
+        // It has patched its pod, and has a connection left from that.
+        let edit = stage.label("old", ELECTION, None)?.revision;
+        stage.wait_for_pod("old", PATIENCE, |pod| pod.revision > edit && pod.label(ELECTION).is_some())?;
+        stage.proxy("old")?.set(Direction::ToClient, Flow::Delay(HEARS_LATE));
         stage.stop("first")?;
         stage.wait_for_pod("first", PATIENCE, |pod| pod.annotation(TERM) != Some(&stamp))?;
-        stage.proxy("old")?.set(Direction::ToServer, Flow::Silent);
-        let stuck = |proxy: &Proxy| proxy.held(Direction::ToServer) > 0;
-        // It sends at once, or it has sent already.
-        let sent = Moment::now().after(4 * STAMP_IS_HEARD_OF_AFTER);
-        while !stuck(stage.proxy("old")?) && !sent.passed() {
+        let proxy = stage.proxy("old")?;
+        let connections = proxy.accepted();
+        wait_for("another connection", PATIENCE, || Ok(proxy.accepted() > connections))?;
+        // Its first words have to pass; the answer to them is late.
+        wait_until(Moment::now().after(HEARS_LATE / 4));
+        proxy.set(Direction::ToServer, Flow::Silent);
+        let stuck = |stage: &Stage| anyhow::Ok(stage.proxy("old")?.held(Direction::ToServer) > 0);
+        let sent = Moment::now().after(4 * HEARS_LATE);
+        while !stuck(&stage)? && !sent.passed() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        stage.sidecar("old")?.freeze()?;
-        if stuck(stage.proxy("old")?) && stage.pod("old")?.label(ROLE) != Some("leader") {
-            stage.wait_for("new", |status, _| status == 200)?;
-            stage.wait_for_role("new", Some("leader"))?;
+        if stuck(&stage)? && stage.pod("old")?.label(ROLE) != Some("leader") {
             return Ok(stage);
         }
     }
     bail!("the patch got through before its way was blocked, {ATTEMPTS} times");
+}
+
+/// `old` is frozen while its patch is on its way; its lease expires, and `new` leads and is labelled.
+async fn a_patch_is_late(sabotage: &str) -> Result<Stage> {
+    let mut stage = a_patch_is_stuck(sabotage, &[&EXPIRES_SOON, &PROMISES_NOTHING]).await?;
+    stage.sidecar("old")?.freeze()?;
+    stage.wait_for("new", |status, _| status == 200)?;
+    stage.wait_for_role("new", Some("leader"))?;
+    Ok(stage)
 }
 
 /// The patches with which a pod labelled itself the leader.
@@ -64,7 +77,7 @@ fn patches_to_lead(stage: &Stage, pod: &str) -> Result<Vec<LoggedRequest>> {
 
 #[tokio::test]
 async fn a_patch_of_an_old_leader_that_arrives_late_is_refused_with_409() -> Result<()> {
-    let mut stage = a_patch_is_stuck("").await?;
+    let mut stage = a_patch_is_late("").await?;
     ensure!(patches_to_lead(&stage, "old")?.is_empty());
     stage.proxy("old")?.heal();
     wait_for("the late patch arrives", PATIENCE, || Ok(!patches_to_lead(&stage, "old")?.is_empty()))?;
@@ -82,7 +95,7 @@ async fn a_patch_of_an_old_leader_that_arrives_late_is_refused_with_409() -> Res
 
 #[tokio::test]
 async fn control_without_resource_version_the_late_patch_of_an_old_leader_lands() -> Result<()> {
-    let stage = a_patch_is_stuck("no-resource-version").await?;
+    let stage = a_patch_is_late("no-resource-version").await?;
     stage.proxy("old")?.heal();
     wait_for("the late patch arrives", PATIENCE, || Ok(!patches_to_lead(&stage, "old")?.is_empty()))?;
     let late = &patches_to_lead(&stage, "old")?[0];
@@ -98,26 +111,22 @@ async fn control_without_resource_version_the_late_patch_of_an_old_leader_lands(
 
 /// An operator has deleted the lock key of `old`, which cannot hear of it and believes for most of a minute that it
 /// leads. `new` leads in a higher term.
-async fn a_deposed_leader(sabotage: &str) -> Result<(Stage, Proxy)> {
+async fn a_deposed_leader(sabotage: &str) -> Result<Stage> {
     let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
-    let to_etcd = Proxy::start(stage.etcd.client_address(0).parse()?)?;
     stage.create(&pod_options("old"))?;
-    stage.start_with("old", |mut options| {
-        options.etcd_endpoints = vec![format!("http://{}", to_etcd.address())];
-        options.with_env("BELLWETHER_SABOTAGE", sabotage)
-    })?;
+    stage.start_with("old", |options| options.with_env("BELLWETHER_SABOTAGE", sabotage))?;
     stage.wait_for("old", |status, _| status == 200)?;
     stage.join("new")?;
     stage.at_rest()?;
-    to_etcd.black_hole();
+    stage.proxy_to_etcd("old")?.black_hole();
     stage.etcd.delete(&stage.lock_key()).await?;
     stage.wait_for("new", |status, _| status == 200)?;
-    Ok((stage, to_etcd))
+    Ok(stage)
 }
 
 #[tokio::test]
 async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() -> Result<()> {
-    let (mut stage, to_etcd) = a_deposed_leader("").await?;
+    let mut stage = a_deposed_leader("").await?;
     stage.wait_for_role("new", Some("leader"))?;
     let stripped = stage.wait_for_role("old", None)?;
     ensure!(stripped.annotation(TERM) == stage.pod("new")?.annotation(TERM), "{stripped:?}");
@@ -130,7 +139,7 @@ async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() 
         stage.annotate("old", "test/poke", Some(poke))?;
         stage.label("old", ROLE, Some("follower"))?;
     }
-    to_etcd.heal();
+    stage.proxy_to_etcd("old")?.heal();
     ensure!(stage.at_rest()?.leader == "new");
     ensure!(patches_to_lead(&stage, "old")?.len() == patches, "it tried to label itself");
     let labelled = stage.timeline.label_changes(ROLE).into_iter();
@@ -143,7 +152,7 @@ async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() 
 
 #[tokio::test]
 async fn control_without_the_term_check_who_believes_that_it_leads_labels_itself_again() -> Result<()> {
-    let (stage, _to_etcd) = a_deposed_leader("no-term-check").await?;
+    let stage = a_deposed_leader("no-term-check").await?;
     let again = || {
         let changes = stage.timeline.label_changes(ROLE).into_iter();
         changes.filter(|it| it.pod == "old" && it.to.as_deref() == Some("leader")).count() > 1
@@ -167,5 +176,29 @@ async fn a_higher_term_written_by_hand_keeps_the_label_off_until_it_is_taken_awa
     ensure!(stage.at_rest_within(RIGHT_WITHIN)?.leader == "web-0");
     figure("label right after a term written by hand is taken away", format_args!("{:?}", Moment::now().since(begin)));
     ensure!(stage.sidecar("web-0")?.metric("bellwether_label_synced")? == Some(1.0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_stops_while_its_own_label_is_on_its_way_lets_go_only_when_that_cannot_arrive_any_more() -> Result<()> {
+    // Followers carry no label, so that there is none to take off.
+    let arguments: [&[&str]; 3] = [&NEVER_EXPIRES, &PROMISES_NOTHING, &["--label-follower="]];
+    let mut stage = a_patch_is_stuck("", &arguments).await?;
+    let begin = Moment::now();
+    stage.sidecar("old")?.signal(Signal::SIGTERM)?;
+    stage.wait_for("old", |status, body| status == 503 && body["state"] == "standing_down")?;
+    ensure!(stage.etcd.get(&stage.lock_key()).await?.as_deref() == Some("old"), "it let go while its label may arrive");
+    stage.proxy("old")?.heal();
+    let let_go = stage.lock.wait_for(PATIENCE, |change| change.seen > begin && change.value.is_none())?.seen;
+    figure(
+        "stopped while the label was on its way: until the lock was gone",
+        format_args!("{:?}", let_go.since(begin)),
+    );
+    stage.sidecar("old")?.wait_exit(PATIENCE)?;
+    stage.wait_for_role("new", Some("leader"))?;
+    stage.timeline.catch_up(PATIENCE)?;
+    let late = stage.timeline.label_changes(ROLE).into_iter();
+    let late: Vec<_> = late.filter(|it| it.pod == "old" && it.to.is_some() && it.seen > let_go).collect();
+    ensure!(late.is_empty() && stage.pod("old")?.label(ROLE).is_none(), "{late:?}");
     Ok(())
 }

@@ -62,15 +62,38 @@ fn label_went(stage: &Stage) -> Result<Option<Moment>> {
 }
 
 #[tokio::test]
-async fn a_leaders_patch_on_its_way_at_sigterm_holds_the_lock_for_half_a_second() -> Result<()> {
-    let (mut stage, _gate) = label_on_its_way().await?;
+async fn while_nothing_is_known_of_a_leaders_patch_sigterm_holds_the_lock_for_half_a_second() -> Result<()> {
+    let (mut stage, gate) = label_on_its_way().await?;
+    // Nor can anything overtake it.
+    gate.judge(|asked| if asked.patches("web-0") { Verdict::Hold } else { Verdict::Pass });
     let begin = Moment::now();
     stage.sidecar("web-0")?.signal(Signal::SIGTERM)?;
-    let lock_gone = stage.lock.wait_for(PATIENCE, |change| change.value.as_deref() != Some("web-0"))?.seen;
-    let took = lock_gone.since(begin);
-    figure("SIGTERM to the lock gone, the leader's patch on its way", format_args!("{took:?}"));
+    let took = lock_gone(&stage)?.since(begin);
+    figure("SIGTERM to the lock gone, patches on their way", format_args!("{took:?}"));
     ensure!(took >= LABEL_WAIT, "{took:?}: nobody could know that the label was off");
     ensure!(stage.sidecar("web-0")?.wait_exit(PATIENCE)?.code() == Some(0));
+    Ok(())
+}
+
+fn lock_gone(stage: &Stage) -> Result<Moment> {
+    Ok(stage.lock.wait_for(PATIENCE, |change| change.value.as_deref() != Some("web-0"))?.seen)
+}
+
+#[tokio::test]
+async fn a_leaders_patch_that_is_held_up_is_made_worthless_before_the_lock_goes() -> Result<()> {
+    for stop in [Stop::Sigterm, Stop::Resign] {
+        let (mut stage, gate) = label_on_its_way().await?;
+        stop.stop(&mut stage)?;
+        let lock_gone = lock_gone(&stage)?;
+        stage.wait_for_pod("web-0", PATIENCE, |pod| pod.annotation(TERM).is_some())?;
+        let changes = stage.timeline.changes();
+        let stamped = changes.iter().find(|it| it.pod.name == "web-0" && it.pod.annotation(TERM).is_some());
+        ensure!(stamped.context("just seen")?.seen < lock_gone, "the lock was gone before the pod was stamped");
+        gate.open();
+        wait_for("the patch arrives", PATIENCE, || Ok(!gate.passed_late().is_empty()))?;
+        ensure!(gate.passed_late() == [409], "{:?}", gate.passed_late());
+        ensure!(label_went(&stage)?.is_none(), "{:?}", stage.timeline.label_changes(ROLE));
+    }
     Ok(())
 }
 
@@ -81,11 +104,15 @@ async fn a_leaders_patch_that_lands_at_sigterm_is_taken_back_before_the_lock_goe
         stop.stop(&mut stage)?;
         stage.wait_for("web-0", |status, _| status == 503)?;
         gate.open();
-        let lock_gone = stage.lock.wait_for(PATIENCE, |change| change.value.as_deref() != Some("web-0"))?.seen;
-        wait_for("the patch lands", PATIENCE, || Ok(gate.passed_late() == [200]))?;
+        let lock_gone = lock_gone(&stage)?;
+        wait_for("the patch arrives", PATIENCE, || Ok(!gate.passed_late().is_empty()))?;
         stage.wait_for_role("web-0", None)?;
-        let label_gone = label_went(&stage)?.context("the patch has landed")?;
-        ensure!(label_gone < lock_gone, "the lock was gone before the label");
+        // On a slow machine it was overtaken before it arrived.
+        let late = gate.passed_late();
+        match label_went(&stage)? {
+            Some(label_gone) => ensure!(late == [200] && label_gone < lock_gone, "{late:?}: the lock was gone first"),
+            None => ensure!(late == [409], "{late:?}"),
+        }
     }
     Ok(())
 }
@@ -110,31 +137,21 @@ fn resign(stage: &mut Stage) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_leaders_patch_that_lands_after_the_lock_has_gone_is_taken_back_at_once() -> Result<()> {
+async fn a_leaders_patch_that_nobody_waited_for_long_enough_is_refused_when_it_arrives() -> Result<()> {
     let (mut stage, gate) = label_on_its_way().await?;
+    // The pod is to be labelled still: the call has its time, and the next one is held as well.
+    wait_for("it is sent again", PATIENCE, || Ok(gate.asked().iter().filter(|asked| to_lead(asked)).count() > 1))?;
     resign(&mut stage)?;
-    stage.lock.wait_for(PATIENCE, |change| change.value.as_deref() != Some("web-0"))?;
-    gate.open();
-    wait_for("the patch lands", PATIENCE, || Ok(gate.passed_late() == [200]))?;
-    stage.wait_for_pod("web-0", RIGHT_WITHIN, |pod| pod.label(ROLE).is_none() && pod.annotation(TERM).is_some())?;
-    label_went(&stage)?.context("the patch has landed").map(drop)
-}
-
-#[tokio::test]
-async fn a_leaders_patch_that_nobody_waits_for_any_more_is_refused_when_it_arrives() -> Result<()> {
-    let (mut stage, gate) = label_on_its_way().await?;
-    resign(&mut stage)?;
-    // When the call has had its time, the pod is made another version.
     stage.wait_for_pod("web-0", PATIENCE, |pod| pod.annotation(TERM).is_some())?;
     gate.open();
-    wait_for("the patch arrives", PATIENCE, || Ok(!gate.passed_late().is_empty()))?;
-    ensure!(gate.passed_late() == [409], "{:?}", gate.passed_late());
+    wait_for("both arrive", PATIENCE, || Ok(gate.passed_late().len() > 1))?;
+    ensure!(gate.passed_late().iter().all(|code| *code == 409), "{:?}", gate.passed_late());
     ensure!(label_went(&stage)?.is_none(), "{:?}", stage.timeline.label_changes(ROLE));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_leaders_repair_that_nobody_waits_for_any_more_is_refused_when_it_arrives() -> Result<()> {
+async fn a_leaders_repair_that_is_held_up_is_made_worthless_although_the_pod_has_the_term_already() -> Result<()> {
     let (mut stage, gate) = lead(Gate::pass_everything).await?;
     stage.wait_for_role("web-0", Some("leader"))?;
     // The pod has the term already: the same stamp again would not make it another version.

@@ -3,6 +3,8 @@
 mod adversity;
 mod charts;
 mod cluster;
+mod events;
+mod failovers;
 mod gate;
 mod helm;
 mod label;
@@ -12,6 +14,7 @@ mod manifests;
 mod order;
 mod pods;
 mod policy;
+mod rights;
 mod stage;
 mod wait;
 mod wars;

@@ -112,7 +112,11 @@ struct TakenOver {
 }
 
 /// `web-0` leads, something happens to it, and `web-1` leads.
-async fn take_over(sabotage: &str, arguments: &[&[&str]], stop: fn(&mut Stage) -> Result<()>) -> Result<TakenOver> {
+async fn take_over(
+    sabotage: &str,
+    arguments: &[&[&str]],
+    stop: impl Fn(&mut Stage) -> Result<()>,
+) -> Result<TakenOver> {
     let mut stage = Stage::shared(arguments).await?;
     stage.join("web-0")?;
     stage.create(&pod_options("web-1"))?;
@@ -162,6 +166,19 @@ fn kill9(stage: &mut Stage) -> Result<()> {
 #[tokio::test]
 async fn after_kill_9_the_dead_leaders_pod_is_stripped_and_stamped_before_the_next_is_labelled() -> Result<()> {
     take_over("", &[&EXPIRES_SOON, &PROMISES_LITTLE], kill9).await?.is_in_order()
+}
+
+#[tokio::test]
+async fn also_when_each_call_takes_a_while_the_dead_leaders_pod_is_stripped_before_the_next_is_labelled() -> Result<()>
+{
+    // One call and the way to the server of a second fit into the 500 ms for which the others may delay one's own label.
+    let slow = Flow::Delay(Duration::from_millis(150));
+    let kill9_and_be_slow = |stage: &mut Stage| {
+        stage.proxy("web-1")?.set(Direction::ToServer, slow);
+        stage.proxy("web-1")?.set(Direction::ToClient, slow);
+        kill9(stage)
+    };
+    take_over("", &[&EXPIRES_SOON, &PROMISES_LITTLE], kill9_and_be_slow).await?.is_in_order()
 }
 
 #[tokio::test]

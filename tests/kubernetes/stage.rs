@@ -1,9 +1,8 @@
-//! Pods as objects in a namespace of their own, beside each a real sidecar that reaches the API server through a
-//! proxy of its own; etcd is real too.
+//! Pods as objects in a namespace of their own, beside each a real sidecar that reaches the API server and etcd, both
+//! real, through proxies of its own.
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -104,8 +103,15 @@ struct Actor {
     pod: String,
     mount: TokenMount,
     proxy: Arc<Proxy>,
+    to_etcd: Proxy,
     poller: Option<Poller>,
     sidecar: Option<Sidecar>,
+}
+
+impl Actor {
+    fn etcd_endpoint(&self) -> String {
+        format!("http://{}", self.to_etcd.address())
+    }
 }
 
 /// Whose API server.
@@ -216,8 +222,9 @@ impl Stage {
     pub fn adopt(&mut self, pod: &str) -> Result<()> {
         let mount = self.server().mount_token(&self.namespace, pod)?;
         let proxy = Arc::new(Proxy::start(self.server().address())?);
+        let to_etcd = Proxy::start(self.etcd.client_address(0).parse()?)?;
         self.actors.retain(|actor| actor.pod != pod);
-        self.actors.push(Actor { pod: pod.to_owned(), mount, proxy, poller: None, sidecar: None });
+        self.actors.push(Actor { pod: pod.to_owned(), mount, proxy, to_etcd, poller: None, sidecar: None });
         Ok(())
     }
 
@@ -238,7 +245,7 @@ impl Stage {
     pub fn options(&self, pod: &str) -> Result<SidecarOptions> {
         let actor = self.actor(pod)?;
         let kubeconfig = actor.mount.kubeconfig(actor.proxy.address())?.display().to_string();
-        let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), pod, &self.etcd.endpoints()).with(&[
+        let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), pod, &[actor.etcd_endpoint()]).with(&[
             "--kubeconfig",
             &kubeconfig,
             "--namespace",
@@ -254,7 +261,7 @@ impl Stage {
     pub fn options_in_cluster(&self, pod: &str) -> Result<SidecarOptions> {
         let actor = self.actor(pod)?;
         let binary = actor.mount.in_cluster(env!("CARGO_BIN_EXE_bellwether").as_ref(), actor.proxy.address())?;
-        let mut options = SidecarOptions::new(binary, pod, &self.etcd.endpoints());
+        let mut options = SidecarOptions::new(binary, pod, &[actor.etcd_endpoint()]);
         options = options.with_env("BELLWETHER_POD_NAME", pod);
         options.arguments.extend(self.arguments.iter().cloned());
         Ok(options)
@@ -287,7 +294,12 @@ impl Stage {
         Ok(&self.actor(pod)?.proxy)
     }
 
-    /// Every such proxy.
+    /// What is between the sidecar of a pod and etcd.
+    pub fn proxy_to_etcd(&self, pod: &str) -> Result<&Proxy> {
+        Ok(&self.actor(pod)?.to_etcd)
+    }
+
+    /// Every proxy in front of the API server.
     pub fn proxies(&self) -> Vec<Arc<Proxy>> {
         self.actors.iter().map(|actor| Arc::clone(&actor.proxy)).collect()
     }
@@ -370,6 +382,15 @@ impl Stage {
                 Err(_) => thread::sleep(LOOK_AGAIN),
             }
         }
+    }
+
+    /// The term of the one that answers 200, when exactly one does and every other sidecar stands by.
+    pub fn settled(&self) -> Option<(u64, u64)> {
+        let answers = self.answers();
+        let mut leaders = answers.iter().filter(|(_, answer)| answer.status == 200);
+        let (leader, more) = (leaders.next()?, leaders.next());
+        let others = answers.iter().filter(|(_, answer)| answer.state == "standby").count();
+        (more.is_none() && others + 1 == self.actors.len()).then_some(leader.1.term)
     }
 
     /// One look: at rest, or what is not.

@@ -192,6 +192,9 @@ takes two values or the cluster to see.
 {{- if and (eq $config.sidecar.mode "native") (semverCompare "<1.28-0" $root.Capabilities.KubeVersion.Version) -}}
   {{- $faults = append $faults (printf "sidecar.mode is native, but Kubernetes %s has no native sidecars: use classic or auto" $root.Capabilities.KubeVersion.Version) -}}
 {{- end -}}
+{{- if or (hasPrefix "127." $config.telemetry.host) (eq $config.telemetry.host "[::1]") -}}
+  {{- $faults = append $faults (printf "telemetry.host is %s: the kubelet asks by the pod's address, and would restart the sidecar for ever; take 0.0.0.0 or [::]" $config.telemetry.host) -}}
+{{- end -}}
 {{- range $port := $settings.apiPorts -}}
   {{- if eq (int $port) (int $config.telemetry.port) -}}
     {{- $faults = append $faults (printf "http.listen and telemetry.port are both on port %d: give each its own" (int $port)) -}}

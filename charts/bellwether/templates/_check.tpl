@@ -20,11 +20,15 @@
   {{- end -}}
   {{- $names = append $names .name -}}
 {{- end -}}
+{{- $apiPorts := include "bellwether.apiPorts" (dict "config" .Values) | fromYamlArray | toStrings -}}
 {{- range .Values.containers -}}
   {{- $container := .name -}}
   {{- range .ports -}}
     {{- if eq (int .containerPort) (int $.Values.telemetry.port) -}}
       {{- $faults = append $faults (printf "container %q and the sidecar's telemetry both listen on port %d: the containers of a pod share one network; change telemetry.port" $container (int .containerPort)) -}}
+    {{- end -}}
+    {{- if has (int .containerPort | toString) $apiPorts -}}
+      {{- $faults = append $faults (printf "container %q and the sidecar's local API both listen on port %d: the containers of a pod share one network; change http.listen, as in [localhost:4400]" $container (int .containerPort)) -}}
     {{- end -}}
     {{- if has .name (list "telemetry" "leader-api") -}}
       {{- $faults = append $faults (printf "container %q calls a port %q, which is the name of one of the sidecar's" $container .name) -}}
@@ -56,8 +60,19 @@
 {{- else if eq ($workload.strategy.type | default "") "Recreate" -}}
   {{- $faults = append $faults "workload.strategy.type is Recreate, which only a Deployment knows: a StatefulSet has RollingUpdate and OnDelete" -}}
 {{- end -}}
-{{- if and $budget.enabled (kindIs "float64" $budget.minAvailable | or (kindIs "int64" $budget.minAvailable)) (ge (int $budget.minAvailable) (int .Values.replicas)) -}}
-  {{- $faults = append $faults (printf "podDisruptionBudget.minAvailable %d of %d replicas: no node could ever be drained; use fewer, or turn the budget off" (int $budget.minAvailable) (int .Values.replicas)) -}}
+{{- /* minAvailable wins, as in the budget itself, where a share is rounded up: 75% of 3 are 3. */ -}}
+{{- $replicas := int .Values.replicas -}}
+{{- $least := toString $budget.minAvailable -}}
+{{- if and $budget.enabled $least -}}
+  {{- $needed := int (trimSuffix "%" $least) -}}
+  {{- if hasSuffix "%" $least -}}
+    {{- $needed = div (add (mul $needed $replicas) 99) 100 | int -}}
+  {{- end -}}
+  {{- if and $replicas (ge $needed $replicas) -}}
+    {{- $faults = append $faults (printf "podDisruptionBudget.minAvailable %s of %d replicas: no node could ever be drained; use fewer, or turn the budget off" $least $replicas) -}}
+  {{- end -}}
+{{- else if and $budget.enabled (has (toString $budget.maxUnavailable) (list "0" "0%")) -}}
+  {{- $faults = append $faults "podDisruptionBudget.maxUnavailable is 0: no node could ever be drained; use 1, or turn the budget off" -}}
 {{- end -}}
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled -}}
   {{- $faults = append $faults "networkPolicy.enabled has no effect with hostNetwork, where pods have no network of their own: turn one of them off" -}}

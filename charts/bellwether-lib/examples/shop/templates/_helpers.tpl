@@ -1,4 +1,4 @@
-{{- define "shop.name" -}}
+{{- define "shop.fullname" -}}
 {{ printf "%s-shop" .Release.Name | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
