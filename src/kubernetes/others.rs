@@ -248,6 +248,14 @@ impl Others {
         suspect.pod = pod;
     }
 
+    /// Whether this pod had been stripped before.
+    fn has_been_stripped(&mut self, name: String) -> bool {
+        if self.stripped.len() >= STRIPPED_MAX {
+            self.stripped.clear();
+        }
+        !self.stripped.insert(name)
+    }
+
     /// This pod has been dealt with.
     fn settle(&mut self, name: &str) {
         self.suspects.remove(name);
