@@ -110,6 +110,8 @@ messages() {
   local helm=$1 tls='etcd.endpoints={https://a:2379}' plain='etcd.endpoints={http://a:2379}'
   local ca=(--set "$tls" --set etcd.tls.ca.existingSecret=s)
   refused "$helm" "additional properties 'relicas' not allowed" --set relicas=3
+  # A key without a value takes the default away; without replicas it would scale to zero.
+  refused "$helm" "missing property 'replicas'" --set replicas=null
   refused "$helm" "additional properties 'leaseTTL' not allowed" --set timings.leaseTTL=15s
   refused "$helm" "does not match pattern '^([0-9]+(h|m|s|ms))*$'" --set timings.leaseTtl=15sec
   refused "$helm" "value must be one of 'bellwether', 'leader-labeler'" --set label.preset=raft

@@ -37,7 +37,9 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse(directives(config.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // A log that cannot be written, with its disk full or its reader gone, is nothing to die of: saying so on stderr,
+    // which is that very log, would panic.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     let text = match config.format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,

@@ -302,6 +302,63 @@ mod tests {
         assert!(faults[0].starts_with("--kubeconfig: \"/nonexistent/config\" cannot be used: "), "{faults:?}");
     }
 
+    /// What is said of a kubeconfig with this server, this more of its cluster, and this user.
+    fn faults_of_kubeconfig(server: &str, cluster: &str, user: &str) -> Vec<String> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: k, user: u}}}}], \
+             clusters: [{{name: k, cluster: {{server: '{server}'{cluster}}}}}], users: [{{name: u, user: {user}}}]}}"
+        );
+        std::fs::write(file.path(), text).expect("a file can be written");
+        let flags =
+            KubernetesFlags { kubeconfig: set(&file.path().display().to_string()), ..KubernetesFlags::default() };
+        parse(&flags, &outside()).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_kubeconfig_that_could_hold_the_sidecar_up_is_refused_with_the_way_out() {
+        let url = "https://10.0.0.1:6443";
+        let exec = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: cloud, args: [token]}}";
+        let provider = "{auth-provider: {name: gcp, config: {cmd-path: cloud}}}";
+        let cases = [
+            (url, "", exec, "use a token, a tokenFile or a client certificate"),
+            (url, "", provider, "use a token, a tokenFile or a client certificate"),
+            ("10.0.0.1:6443", "", "{token: t}", "is no URL; write for example https://10.0.0.1:6443"),
+            ("/api", "", "{token: t}", "is no URL; write for example https://10.0.0.1:6443"),
+            ("grpc://10.0.0.1:6443", "", "{token: t}", "is no URL; write for example https://10.0.0.1:6443"),
+            (url, ", proxy-url: 'http://proxy:3128'", "{token: t}", "through the proxy http://proxy:3128/"),
+        ];
+        for (server, cluster, user, said) in cases {
+            let faults = faults_of_kubeconfig(server, cluster, user);
+            assert!(faults.len() == 1 && faults[0].contains(said), "{server} {user}: {faults:?}");
+            assert!(faults[0].starts_with("--kubeconfig: "), "{faults:?}");
+        }
+        assert_eq!(faults_of_kubeconfig(url, "", "{token: t}"), [""; 0]);
+    }
+
+    fn pod_of(flags: &KubernetesFlags, identity: Option<&str>, host_name: &str) -> Result<String, String> {
+        let pod = Pod::new();
+        let surroundings = Surroundings { host_name: host_name.into(), ..pod.surroundings() };
+        let sources = Sources::default();
+        let mut faults = Faults::new(&sources);
+        let parsed = parse_pod_label(flags, Some("web"), identity, &surroundings, &mut faults);
+        match faults.finish(parsed).map_err(|faults| faults[0].to_string())? {
+            PodLabelConfig::On(config) => Ok(config.pod),
+            PodLabelConfig::Off(off) => panic!("{off:?}"),
+        }
+    }
+
+    #[test]
+    fn the_pod_is_the_one_named_by_the_identity_if_that_can_be_a_pods_name() {
+        let default = KubernetesFlags::default();
+        assert_eq!(pod_of(&default, Some("web-0"), "node-7").as_deref(), Ok("web-0"), "on the node's network");
+        assert_eq!(pod_of(&default, Some("Web of Berlin"), "web-0").as_deref(), Ok("web-0"));
+        assert_eq!(pod_of(&default, None, "web-0").as_deref(), Ok("web-0"));
+        let named = KubernetesFlags { pod_name: set("web-1"), ..KubernetesFlags::default() };
+        assert_eq!(pod_of(&named, Some("web-0"), "web-0").as_deref(), Ok("web-1"));
+        assert!(pod_of(&default, Some("Web of Berlin"), "Host_7").is_err(), "none of both can be");
+    }
+
     #[test]
     fn a_preset_is_the_label_of_another_tool_and_each_part_can_be_replaced() {
         let patroni = KubernetesFlags { label_preset: set("patroni"), ..KubernetesFlags::default() };

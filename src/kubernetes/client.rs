@@ -53,6 +53,12 @@ pub(crate) fn read_kubeconfig(path: &Path) -> Result<Config, String> {
                     client certificate"
             .to_owned());
     }
+    if let Some(proxy) = &config.proxy_url {
+        return Err(format!(
+            "it is to be reached through the proxy {proxy}, as proxy-url or HTTPS_PROXY says, and this program cannot; \
+             take that away"
+        ));
+    }
     let scheme = config.cluster_url.scheme_str();
     if !matches!(scheme, Some("http" | "https")) || config.cluster_url.authority().is_none() {
         return Err(format!("its server {} is no URL; write for example https://10.0.0.1:6443", config.cluster_url));

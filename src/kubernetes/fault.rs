@@ -154,6 +154,11 @@ impl ApiFault {
         }
     }
 
+    /// Whether nobody answered in time: who calls again at once waits as long in vain.
+    pub(super) const fn is_silence(&self) -> bool {
+        self.code.is_ambiguous() && !self.answered
+    }
+
     pub(super) fn of(operation: ApiOperation, error: &kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
             return Self::new(operation, ApiCode::Unavailable, innermost(error));

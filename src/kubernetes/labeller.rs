@@ -14,7 +14,7 @@ use super::events::Announcer;
 use super::fault::{ApiCode, ApiFault, ApiOperation};
 use super::others::Others;
 use super::pace::Pace;
-use super::pod::{Plan, Pod, Recollection};
+use super::pod::{Doubt, Plan, Pod, Recollection};
 use super::pods::{Change, Patching, PodWatch, Pods, Selection};
 use super::report::{Report, Reports};
 use super::war::War;
@@ -59,6 +59,8 @@ pub(super) struct Labeller {
     reports: Reports,
     announcer: Announcer,
     pace: Pace,
+    /// For watches that can be opened and end before they are of use.
+    pace_of_watches: Pace,
     war: War,
     own: Option<Own>,
     /// The first life of the pod that was seen is this process's. A pod of the same name that comes after is not.
@@ -90,6 +92,8 @@ pub(super) enum Follow {
 
 struct Landing {
     role: Role,
+    /// The version that it was made for.
+    resource_version: String,
     patching: Patching,
 }
 
@@ -97,19 +101,28 @@ struct Landing {
 struct Round {
     /// The pod shows what it should, and no other passes for the leader.
     right: bool,
-    /// Somebody had undone what an earlier round did.
+    /// Somebody had undone what an earlier round did to this pod.
+    repaired: bool,
+    /// Or to another.
+    stripped_again: bool,
+}
+
+/// What came of showing this pod's role.
+struct Shown {
+    right: bool,
     repaired: bool,
 }
 
 impl Labeller {
     pub(super) fn new(pods: Pods, reports: Reports, announcer: Announcer) -> Self {
-        let pace = pods.pace();
+        let (pace, pace_of_watches) = (pods.pace(), pods.pace());
         Self {
             others: Others::new(reports.clone()),
             pods,
             reports,
             announcer,
             pace,
+            pace_of_watches,
             war: War::default(),
             own: None,
             uid: None,
@@ -133,14 +146,17 @@ impl Labeller {
         loop {
             match self.round(publication).await {
                 Ok(round) => {
+                    self.pace.reset();
                     self.tell_synced(round.right).await;
-                    if round.repaired {
-                        self.pause_between_battles().await;
+                    if round.repaired || round.stripped_again {
+                        self.pause_between_battles(&round, publication).await;
+                        // What has changed meanwhile has been taken in.
+                        continue;
                     }
                     if self.change().await {
-                        sleep(self.pace.unhurried()).await;
+                        sleep(self.pace_of_watches.unhurried()).await;
                     } else {
-                        self.pace.reset();
+                        self.pace_of_watches.reset();
                     }
                 }
                 Err(fault) => {
@@ -151,14 +167,30 @@ impl Labeller {
         }
     }
 
-    async fn pause_between_battles(&mut self) {
-        let pause = self.war.battle();
-        if self.war.is_new() {
-            self.reports.send(Report::Repaired).await;
-        } else if self.war.is_declared() {
+    /// Nothing is repaired meanwhile, but it is told that something should be.
+    async fn pause_between_battles(&mut self, round: &Round, publication: &Publication) {
+        let over = sleep(self.war.battle());
+        tokio::pin!(over);
+        if self.war.is_declared() {
             self.reports.send(Report::Contended).await;
+        } else if self.war.is_new() && round.repaired {
+            self.reports.send(Report::Repaired).await;
         }
-        sleep(pause).await;
+        while self.is_right(publication) {
+            tokio::select! {
+                _ = self.change() => {}
+                () = &mut over => return,
+            }
+        }
+        self.tell_synced(false).await;
+        over.await;
+    }
+
+    /// Whether everything is as it should be as far as is known, and watched.
+    fn is_right(&self, publication: &Publication) -> bool {
+        let Some(Own { pod, stale: false, follow: Follow::Watching(_) }) = &self.own else { return false };
+        let plan = pod.show(&publication.role, self.pods.labels(), &self.recollection);
+        plan == Plan::Leave && self.others.are_settled()
     }
 
     async fn tell_synced(&mut self, synced: bool) {
@@ -171,27 +203,27 @@ impl Labeller {
     async fn round(&mut self, publication: &Publication) -> Result<Round, ApiFault> {
         self.hear_of_landing().await;
         self.see_own().await?;
-        let mut repaired = false;
         let stripped = match &publication.role {
             Role::Leader { term, predecessor } => {
                 self.others.begin(*term, predecessor.as_ref());
                 let stripping = self.others.strip(&mut self.pods, *term);
-                matches!(timeout(STRIP_FIRST_MOST, stripping).await, Ok(Ok(again)) if { repaired |= again; true })
+                timeout(STRIP_FIRST_MOST, stripping).await.ok().and_then(Result::ok)
             }
             Role::Follower | Role::Unknown => {
                 self.others.forget();
-                true
+                Some(false)
             }
         };
-        let shown = self.show(publication).await?;
+        // What is refused is no reason not to look on: what others change is learned of by the watches only.
+        let shown = unless_silent(self.show(publication).await)?;
         self.watch_own().await?;
-        if let Role::Leader { term, .. } = &publication.role {
-            if !stripped {
-                repaired |= self.others.strip(&mut self.pods, *term).await?;
-            }
-            self.others.watch(&mut self.pods).await?;
-        }
-        Ok(Round { right: shown.right && !self.others.is_contested(), repaired: repaired || shown.repaired })
+        let stripped = match (stripped, &publication.role) {
+            (None, Role::Leader { term, .. }) => unless_silent(self.others.strip(&mut self.pods, *term).await)?,
+            (stripped, _) => Ok(stripped.unwrap_or_default()),
+        };
+        self.others.watch(&mut self.pods).await?;
+        let (shown, stripped_again) = (shown?, stripped?);
+        Ok(Round { right: shown.right && !self.others.is_contested(), repaired: shown.repaired, stripped_again })
     }
 
     /// Waits until something has changed that may matter; whether it is that a watch ended before it was of use.
@@ -231,19 +263,26 @@ impl Labeller {
         if let Some(own) = &mut self.own
             && let Follow::From(version) = &own.follow
         {
-            own.follow = Follow::Watching(self.pods.watch(Selection::Own, version).await?);
+            match self.pods.watch(Selection::Own, version).await {
+                Ok(watch) => own.follow = Follow::Watching(watch),
+                // What has happened since the list is not known, and may be too long ago to be told.
+                Err(fault) => {
+                    self.own = None;
+                    return Err(fault);
+                }
+            }
         }
         Ok(())
     }
 
-    async fn show(&mut self, publication: &Publication) -> Result<Round, ApiFault> {
+    async fn show(&mut self, publication: &Publication) -> Result<Shown, ApiFault> {
         let mut repaired = false;
         for _ in 0..TRIES_MAX {
             self.see_own().await?;
             let Some(Own { pod, .. }) = &self.own else { break };
             if *self.uid.get_or_insert_with(|| pod.uid.clone()) != pod.uid {
                 self.reports.send(Report::Replaced).await;
-                return Ok(Round { right: false, repaired: false });
+                return Ok(Shown { right: false, repaired: false });
             }
             self.recollection.mine |= pod.is_of(self.pods.labels());
             match pod.show(&publication.role, self.pods.labels(), &self.recollection) {
@@ -251,23 +290,24 @@ impl Labeller {
                 Plan::Leave if self.landing.is_some() => drop(self.land().await?),
                 Plan::Leave => {
                     self.shown(publication).await;
-                    return Ok(Round { right: true, repaired });
+                    return Ok(Shown { right: true, repaired });
                 }
                 Plan::Patch(patch) => {
                     let patching = self.pods.send_patch(&pod.name, patch).await?;
-                    self.landing = Some(Landing { role: publication.role.clone(), patching });
-                    repaired = self.land().await? && self.shown.is_some();
+                    let resource_version = pod.resource_version.clone();
+                    self.landing = Some(Landing { role: publication.role.clone(), resource_version, patching });
+                    repaired |= self.land().await? && self.shown.is_some();
                 }
                 Plan::Newer(seen) => {
                     if let Role::Leader { term: mine, .. } = publication.role {
                         let pod = pod.name.clone();
                         self.reports.send(Report::Newer { pod, seen: seen.term(), mine }).await;
                     }
-                    return Ok(Round { right: false, repaired: false });
+                    return Ok(Shown { right: false, repaired: false });
                 }
                 Plan::Foreign(election) => {
                     self.reports.send(Report::Foreign { election }).await;
-                    return Ok(Round { right: false, repaired: false });
+                    return Ok(Shown { right: false, repaired: false });
                 }
             }
         }
@@ -279,10 +319,10 @@ impl Labeller {
     /// up is overtaken: what is sent next makes the pod another version than it was made for.
     async fn hear_of_landing(&mut self) {
         let held_up = timeout(LANDING_SOON, self.land()).await.is_err();
-        if let Some(Landing { role: Role::Leader { term, .. }, .. }) = &self.landing
+        if let Some(Landing { role: Role::Leader { term, .. }, resource_version, .. }) = &self.landing
             && held_up
         {
-            self.recollection.doubt = Some(*term);
+            self.recollection.doubt = Some(Doubt { resource_version: resource_version.clone(), term: *term });
         }
     }
 
@@ -291,7 +331,7 @@ impl Labeller {
     async fn land(&mut self) -> Result<bool, ApiFault> {
         let Some(landing) = &mut self.landing else { return Ok(false) };
         let done = landing.patching.as_mut().await;
-        let role = self.landing.take().map(|landing| landing.role);
+        let landing = self.landing.take();
         match &done {
             Ok(pod) => {
                 self.recollection.doubt = None;
@@ -308,8 +348,8 @@ impl Labeller {
                 }
             }
             Err(fault) if fault.code.is_ambiguous() => {
-                if let Some(Role::Leader { term, .. }) = role {
-                    self.recollection.doubt = Some(term);
+                if let Some(Landing { role: Role::Leader { term, .. }, resource_version, .. }) = landing {
+                    self.recollection.doubt = Some(Doubt { resource_version, term });
                 }
                 self.own = None;
             }
@@ -330,7 +370,8 @@ impl Labeller {
     }
 
     fn finish_announcing(&mut self) {
-        if let Some(own) = &self.own {
+        // What comes after it under its name is another's.
+        if let Some(own) = self.own.as_ref().filter(|own| self.uid.as_ref() == Some(&own.pod.uid)) {
             self.announcer.announce(&own.pod, self.pods.namespace());
         }
     }
@@ -358,6 +399,14 @@ impl Own {
         if !pod.is_older_than(&self.pod) {
             self.pod = pod;
         }
+    }
+}
+
+/// A refusal for later; silence at once, since the next call would wait as long in vain.
+fn unless_silent<T>(outcome: Result<T, ApiFault>) -> Result<Result<T, ApiFault>, ApiFault> {
+    match outcome {
+        Err(fault) if fault.is_silence() => Err(fault),
+        outcome => Ok(outcome),
     }
 }
 

@@ -23,13 +23,22 @@ pub(super) struct Others {
     predecessor: Option<Identity>,
     /// The predecessor, and whoever was seen to carry the leader's label and has not been dealt with. As many as a
     /// list may have, and those that the watch adds.
-    suspects: BTreeMap<String, Pod>,
+    suspects: BTreeMap<String, Suspect>,
     /// They have seen a higher term, and pass for the leader all the same.
     contested: BTreeSet<String>,
+    /// The predecessor was seen to, once in this term.
+    begun: bool,
     /// On whoever carries the leader's label.
     follow: Option<Follow>,
     /// Who has been made not to pass for the leader in this term: whoever does again is made to by somebody.
     stripped: BTreeSet<String>,
+}
+
+struct Suspect {
+    pod: Pod,
+    /// How often it was tried in vain: who has waited longest is next, so that one pod that cannot be changed keeps
+    /// nobody else from it.
+    tries: u32,
 }
 
 /// What came of stripping one pod.
@@ -48,6 +57,7 @@ impl Others {
             predecessor: None,
             suspects: BTreeMap::new(),
             contested: BTreeSet::new(),
+            begun: false,
             follow: None,
             stripped: BTreeSet::new(),
         }
@@ -78,19 +88,33 @@ impl Others {
         if Protections::NO_STRIPPING.taken_away() {
             return Ok(false);
         }
-        // Whoever was seen to lead last comes first: where calls take long, the time for the others is soon over.
-        self.see_predecessor(pods).await?;
-        let mut again = self.strip_suspects(pods, term).await?;
+        // Whoever was seen to lead last comes first: where calls take long, the time for the others is soon over. But
+        // only once, for it may be the one that cannot be changed.
+        if !std::mem::replace(&mut self.begun, true) {
+            self.see_predecessor(pods).await.and(self.strip_suspects(pods, term).await).ok();
+        }
         self.see_leaders(pods).await?;
-        again |= self.strip_suspects(pods, term).await?;
+        let seen = self.see_predecessor(pods).await;
+        if seen.as_ref().is_err_and(ApiFault::is_silence) {
+            return seen.map(|()| false);
+        }
+        let again = self.strip_suspects(pods, term).await?;
+        seen?;
         Ok(again)
     }
 
     async fn strip_suspects(&mut self, pods: &mut Pods, term: Term) -> Result<bool, ApiFault> {
         let mut again = false;
         let mut outcome = Ok(());
-        for pod in self.suspects.values().cloned().collect::<Vec<_>>() {
+        let mut suspects: Vec<_> = self.suspects.values().map(|suspect| (suspect.tries, suspect.pod.clone())).collect();
+        suspects.sort_by_key(|(tries, _)| *tries);
+        for (_, pod) in suspects {
+            // The rest would take as long, and there is the own pod to look after as well.
+            if outcome.as_ref().is_err_and(ApiFault::is_silence) {
+                break;
+            }
             let name = pod.name.clone();
+            self.suspects.entry(name.clone()).and_modify(|suspect| suspect.tries = suspect.tries.saturating_add(1));
             match self.strip_one(pods, pod, term).await {
                 Ok(Stripped::Done { led }) => {
                     self.settle(&name);
@@ -115,7 +139,8 @@ impl Others {
                 Some(change) => drop(self.take(change, &me)),
             }
         }
-        if self.follow.is_none() {
+        // Also when there is a list that no watch was opened for: it is of another round.
+        if !matches!(self.follow, Some(Follow::Watching(_))) {
             let listed = pods.list(Selection::Others).await?;
             self.contested.clear();
             for pod in listed.pods {
@@ -137,7 +162,7 @@ impl Others {
         let other = check_pod_name(&name).is_ok() && name != pods.own_name();
         let found = if other { pods.get(Selection::Others, &name).await? } else { None };
         match found {
-            Some(pod) => drop(self.suspects.insert(name, pod)),
+            Some(pod) => self.suspect(pod),
             None => self.settle(&name),
         }
         Ok(())
@@ -180,9 +205,23 @@ impl Others {
     /// Sees to it that whoever comes to carry the leader's label is learned of.
     pub(super) async fn watch(&mut self, pods: &mut Pods) -> Result<(), ApiFault> {
         if let Some(Follow::From(version)) = &self.follow {
-            self.follow = Some(Follow::Watching(pods.watch(Selection::Others, version).await?));
+            match pods.watch(Selection::Others, version).await {
+                Ok(watch) => self.follow = Some(Follow::Watching(watch)),
+                // What has happened since the list is not known, and may be too long ago to be told.
+                Err(fault) => {
+                    self.follow = None;
+                    return Err(fault);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Whether nobody is known to pass for the leader, and whoever comes to do so will be. True when this candidate
+    /// does not lead.
+    pub(super) fn are_settled(&self) -> bool {
+        let watched = matches!(self.follow, Some(Follow::Watching(_)));
+        self.term.is_none() || (watched && self.suspects.is_empty() && self.contested.is_empty())
     }
 
     /// Takes in a change; whether there is somebody to be stripped, or everything to be read afresh.
@@ -190,7 +229,7 @@ impl Others {
         match change {
             Some(Change::Is(pod)) if pod.name == me => false,
             Some(Change::Is(pod)) => {
-                self.suspects.insert(pod.name.clone(), pod);
+                self.suspect(pod);
                 true
             }
             Some(Change::Gone(pod)) => {
@@ -202,6 +241,11 @@ impl Others {
                 true
             }
         }
+    }
+
+    fn suspect(&mut self, pod: Pod) {
+        let suspect = self.suspects.entry(pod.name.clone()).or_insert_with(|| Suspect { pod: pod.clone(), tries: 0 });
+        suspect.pod = pod;
     }
 
     /// Whether this pod had been stripped before.

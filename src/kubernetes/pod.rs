@@ -17,6 +17,8 @@ pub(super) struct Pod {
     role: Option<String>,
     election: Option<String>,
     stamp: Option<Stamp>,
+    /// As it is written, which may be otherwise than this program writes it.
+    stamp_text: Option<String>,
 }
 
 /// The highest term that this pod has seen: its own, or that of whoever took its label off.
@@ -51,8 +53,16 @@ impl Stamp {
 pub(super) struct Recollection {
     /// It has carried this election's label: whoever writes another one there is mistaken.
     pub(super) mine: bool,
-    /// The term of a patch that may have landed, or may yet: until the pod has moved on to another version.
-    pub(super) doubt: Option<Term>,
+    /// A leader's patch that may have landed, or may yet.
+    pub(super) doubt: Option<Doubt>,
+}
+
+/// Until the pod has moved on to another version, nobody knows.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    /// The version that the patch was made for.
+    pub(super) resource_version: String,
+    pub(super) term: Term,
 }
 
 /// What is to be done with a pod.
@@ -80,6 +90,7 @@ impl Pod {
             role: label(&labels.role_key),
             election: label(&labels.election_key),
             stamp: annotation.and_then(|text| Stamp::parse(text)),
+            stamp_text: annotation.cloned(),
         })
     }
 
@@ -90,16 +101,17 @@ impl Pod {
             Some(other) if *other != labels.election && !recollection.mine => return Plan::Foreign(other.clone()),
             Some(_) | None => {}
         }
-        let doubt = recollection.doubt.map(Stamp::of).filter(|doubt| self.stamp.is_none_or(|stamp| stamp < *doubt));
+        let doubt = recollection.doubt.as_ref().filter(|doubt| doubt.resource_version == self.resource_version);
+        let overtaking = doubt.map(|doubt| self.overtaking(doubt.term));
         let (value, stamp) = match role {
-            Role::Unknown => (None, doubt),
-            Role::Follower => (labels.follower.as_ref(), doubt),
+            Role::Unknown => (None, overtaking),
+            Role::Follower => (labels.follower.as_ref(), overtaking),
             Role::Leader { term, .. } => {
                 let stamp = Stamp::of(*term);
                 if let Some(newer) = self.newer_than(stamp) {
                     return Plan::Newer(newer);
                 }
-                (Some(&labels.leader), Some(stamp).filter(|stamp| self.stamp != Some(*stamp)))
+                (Some(&labels.leader), Some(stamp.text()).filter(|text| self.stamp_text.as_ref() != Some(text)))
             }
         };
         let mut changes = Map::new();
@@ -126,7 +138,7 @@ impl Pod {
         if self.leads(labels) {
             changes.insert(labels.role_key.clone(), Value::Null);
         }
-        self.plan(changes, Some(stamp).filter(|stamp| self.stamp != Some(*stamp)), labels)
+        self.plan(changes, Some(stamp).filter(|stamp| self.stamp != Some(*stamp)).map(Stamp::text), labels)
     }
 
     /// Whether it says that it takes part in this election.
@@ -140,6 +152,15 @@ impl Pod {
         self.uid == other.uid && version(self).zip(version(other)).is_some_and(|(mine, others)| mine < others)
     }
 
+    /// A stamp that says no less than this pod's and this term, and is written otherwise than the pod's: whatever is
+    /// written makes another version of the pod, and no patch for this one can land any more. A pod has its leader's
+    /// term already when its label was being repaired.
+    fn overtaking(&self, term: Term) -> String {
+        let stamp = self.stamp.unwrap_or(Stamp::of(term)).max(Stamp::of(term));
+        let text = stamp.text();
+        if self.stamp_text.as_ref() == Some(&text) { format!("{}/0{}", stamp.epoch, stamp.token) } else { text }
+    }
+
     fn newer_than(&self, stamp: Stamp) -> Option<Stamp> {
         self.stamp.filter(|seen| *seen > stamp && !Protections::NO_TERM_CHECK.taken_away())
     }
@@ -149,7 +170,7 @@ impl Pod {
         self.role.as_ref() == Some(&labels.leader)
     }
 
-    fn plan(&self, changes: Map<String, Value>, stamp: Option<Stamp>, labels: &Labels) -> Plan {
+    fn plan(&self, changes: Map<String, Value>, stamp: Option<String>, labels: &Labels) -> Plan {
         if changes.is_empty() && stamp.is_none() {
             return Plan::Leave;
         }
@@ -161,7 +182,7 @@ impl Pod {
             metadata.insert("labels".into(), Value::Object(changes));
         }
         if let Some(stamp) = stamp {
-            metadata.insert("annotations".into(), json!({ labels.term_key.clone(): stamp.text() }));
+            metadata.insert("annotations".into(), json!({ labels.term_key.clone(): stamp }));
         }
         Plan::Patch(json!({ "metadata": metadata }))
     }
@@ -270,11 +291,27 @@ mod tests {
 
     #[test]
     fn a_patch_that_may_yet_land_is_overtaken_by_a_change_of_the_pod() {
-        let doubtful = Recollection { doubt: Some(term(0, 9)), ..NOTHING };
+        let doubtful = |version: &str| {
+            let doubt = Doubt { resource_version: version.into(), term: term(0, 9) };
+            Recollection { doubt: Some(doubt), ..NOTHING }
+        };
+        let stamped = |text: &str| patch(&Value::Null, &json!({ "term": text }));
+        let show = |pod: Pod| pod.show(&Role::Unknown, &labels(), &doubtful("7"));
+        assert_eq!(show(pod(None, Some("0/8"))), stamped("0/9"));
+        // Its label was taken off by hand and being repaired.
+        assert_eq!(show(pod(None, Some("0/9"))), stamped("0/09"), "the same stamp again would change nothing");
+        assert_eq!(show(pod(None, Some("0/09"))), stamped("0/9"));
+        assert_eq!(show(pod(None, Some("0/10"))), stamped("0/010"), "a stamp is never lowered");
+        let follower = pod(Some("follower"), Some("0/9")).show(&Role::Follower, &labels(), &doubtful("7"));
+        assert_eq!(follower, stamped("0/09"));
+        let moved_on = pod(None, Some("0/9")).show(&Role::Unknown, &labels(), &doubtful("6"));
+        assert_eq!(moved_on, Plan::Leave, "it has landed, or never will");
+    }
+
+    #[test]
+    fn a_leaders_stamp_is_written_in_one_way() {
         let expected = patch(&Value::Null, &json!({ "term": "0/9" }));
-        assert_eq!(pod(None, Some("0/8")).show(&Role::Unknown, &labels(), &doubtful), expected);
-        assert_eq!(pod(None, Some("0/9")).show(&Role::Unknown, &labels(), &doubtful), Plan::Leave, "it has landed");
-        assert_eq!(pod(None, Some("0/10")).show(&Role::Unknown, &labels(), &doubtful), Plan::Leave);
+        assert_eq!(pod(Some("leader"), Some("0/09")).show(&leader(0, 9), &labels(), &NOTHING), expected);
     }
 
     #[test]
