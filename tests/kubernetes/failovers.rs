@@ -42,16 +42,21 @@ enum Way {
     CutOffFromEtcd,
 }
 
-/// Those that take a lease's life are half as frequent.
-const WAYS: [Way; 14] = [
+/// Those that take a lease's life are a third as frequent.
+const WAYS: [Way; 19] = [
+    Way::Terminated,
     Way::Terminated,
     Way::Terminated,
     Way::Resigned,
     Way::Resigned,
+    Way::Resigned,
+    Way::KeyDeleted,
     Way::KeyDeleted,
     Way::KeyDeleted,
     Way::LeaseRevoked,
     Way::LeaseRevoked,
+    Way::LeaseRevoked,
+    Way::Deposed,
     Way::Deposed,
     Way::Deposed,
     Way::Killed,

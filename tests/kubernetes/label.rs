@@ -1,7 +1,6 @@
 //! What the labels are, and that they stay so, whoever else writes them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use support::kubernetes::{PodOptions, PodView};
@@ -190,25 +189,6 @@ async fn a_pod_restored_with_the_label_and_term_of_the_past_is_stripped_and_then
 }
 
 #[tokio::test]
-async fn a_pod_that_takes_over_the_name_is_left_alone_by_the_process_of_before() -> Result<()> {
-    let (mut stage, rest) = leader_and_follower().await?;
-    // As after a lost node: the pod was deleted by force, and the process still runs there.
-    stage.admin().delete_pod(&stage.namespace, "web-0")?;
-    let new = stage.admin().create_pod(&stage.namespace, &pod_options("web-0"))?;
-    stage.sidecar("web-0")?.wait_for_log("there is another pod of this one's name now", PATIENCE)?;
-    ensure!(stage.sidecar("web-0")?.leader()?.0 == 200, "leadership does not depend on pods");
-    stage.wait_until_synced("web-0", false)?;
-    ensure!(stage.pod("web-0")? == new, "it is as it was created");
-    // The process ends, and with it the lease; the next leader sees to the label.
-    stage.adopt("web-0")?;
-    stage.etcd.delete(&stage.lock_key()).await?;
-    stage.start_with("web-0", |options| options)?;
-    let next = stage.at_rest()?;
-    ensure!(next.leader == "web-1" && next.term > rest.term, "{next:?}");
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_container_that_starts_anew_takes_the_label_of_its_past_off_before_it_leads_again() -> Result<()> {
     let mut stage = Stage::shared(&[&["--lease-ttl", "5s"], &PROMISES_LITTLE]).await?;
     stage.join("web-0")?;
@@ -359,25 +339,4 @@ async fn two_sidecars_of_two_elections_share_a_pod_when_each_has_keys_of_its_own
         stage.wait_for_pod("web-0", RIGHT_WITHIN, |pod| pod.revision > edit && pod.labels == labels)?;
     }
     Ok(())
-}
-
-#[tokio::test]
-async fn who_edits_again_and_again_is_answered_more_and_more_slowly_but_within_5_s_and_told_of_once() -> Result<()> {
-    let (mut stage, rest) = leader_and_follower().await?;
-    let mut took = Vec::new();
-    for _ in 0..7 {
-        let begin = Moment::now();
-        let edit = stage.label("web-0", ROLE, Some("follower"))?.revision;
-        stage.wait_for_pod("web-0", RIGHT_WITHIN, |pod| pod.revision > edit && pod.label(ROLE) == Some("leader"))?;
-        took.push(Moment::now().since(begin));
-    }
-    figure("edits by hand, each as soon as the one before is mended", format_args!("{took:?}"));
-    // After each repair a pause: 500 ms, then twice as long each time, and never more than 4 s.
-    let pauses = took.iter().skip(1).sum::<Duration>();
-    ensure!(pauses > Duration::from_millis(500 + 1000 + 2000 + 4000 + 4000), "{took:?}");
-    let said = stage.sidecar("web-0")?.log();
-    let times = |text: &str| said.iter().filter(|line| line.contains(text)).count();
-    ensure!(times("somebody keeps changing the labels") == 1, "{said:#?}");
-    ensure!(times("somebody had changed this pod's label") < 5, "{said:#?}");
-    mended(&stage, "the last of many edits", Moment::now(), &rest)
 }
