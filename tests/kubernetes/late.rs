@@ -142,7 +142,7 @@ async fn who_believes_that_it_leads_in_a_lower_term_never_gets_its_label_back() 
     ensure!(stripped.annotation(TERM) == stage.pod("new")?.annotation(TERM), "{stripped:?}");
     stage.sidecar("old")?.wait_for_log("has seen a higher term", PATIENCE)?;
     ensure!(stage.sidecar("old")?.leader()?.0 == 200, "it still believes that it leads");
-    ensure!(stage.sidecar("old")?.metric("bellwether_label_synced")? == Some(0.0));
+    stage.wait_until_synced("old", false)?;
     // Whatever else changes about its pod, it leaves the label alone: each change makes it look.
     let patches = patches_to_lead(&stage, "old")?.len();
     for poke in ["one", "two", "three"] {
@@ -180,12 +180,12 @@ async fn a_higher_term_written_by_hand_keeps_the_label_off_until_it_is_taken_awa
     let line = stage.sidecar("web-0")?.wait_for_log("has seen a higher term", PATIENCE)?;
     ensure!(line.contains("kubectl annotate pod web-0 bellwether.dev/term-"), "{line}");
     ensure!(stage.pod("web-0")?.label(ROLE) != Some("leader"));
-    ensure!(stage.sidecar("web-0")?.metric("bellwether_label_synced")? == Some(0.0));
+    stage.wait_until_synced("web-0", false)?;
     let begin = Moment::now();
     stage.annotate("web-0", TERM, None)?;
     ensure!(stage.at_rest_within(RIGHT_WITHIN)?.leader == "web-0");
     figure("label right after a term written by hand is taken away", format_args!("{:?}", Moment::now().since(begin)));
-    ensure!(stage.sidecar("web-0")?.metric("bellwether_label_synced")? == Some(1.0));
+    stage.wait_until_synced("web-0", true)?;
     Ok(())
 }
 

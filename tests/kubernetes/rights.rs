@@ -64,7 +64,7 @@ impl Missing {
         let (stage, operation) = (&mut self.stage, self.operation);
         let before = failures(stage, "web-1", operation)?;
         wait_for("it is tried again", PATIENCE, || Ok(failures(stage, "web-1", operation)? >= before + 3.0))?;
-        ensure!(stage.sidecar("web-1")?.metric("bellwether_label_synced")? == Some(0.0));
+        stage.wait_until_synced("web-1", false)?;
         let complaints = complaints(stage, "web-1", operation)?;
         ensure!(complaints.len() == times, "said {} times: {complaints:#?}", complaints.len());
         let complaint = complaints.into_iter().next_back().context("just counted")?;
@@ -85,7 +85,7 @@ impl Missing {
         ensure!(stage.at_rest_within(RIGHT_WITHIN)?.leader == "web-1");
         let took = Moment::now().since(granted);
         figure(&format!("label right after {operation} is granted"), format_args!("{took:?}"));
-        wait_for("synced", PATIENCE, || Ok(stage.sidecar("web-1")?.metric("bellwether_label_synced")? == Some(1.0)))?;
+        stage.wait_until_synced("web-1", true)?;
         let landed = stage.sidecar("web-1")?.metric("bellwether_label_patches_total{result=\"ok\"}")?;
         ensure!(landed >= Some(1.0), "{landed:?}");
         Ok(())
@@ -135,7 +135,7 @@ async fn without_the_right_to_create_events_the_label_is_right_and_the_events_co
     stage.join("web-0")?;
     stage.at_rest()?;
     wait_for("it is tried again", PATIENCE, || Ok(failures(&mut stage, "web-0", "event")? >= 3.0))?;
-    ensure!(stage.sidecar("web-0")?.metric("bellwether_label_synced")? == Some(1.0));
+    stage.wait_until_synced("web-0", true)?;
     let complaints = complaints(&mut stage, "web-0", "event")?;
     let [complaint] = complaints.as_slice() else { anyhow::bail!("{complaints:#?}") };
     ensure!(complaint.contains("events are not created"), "{complaint}");

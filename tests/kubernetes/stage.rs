@@ -359,6 +359,15 @@ impl Stage {
         Ok(changes.into_iter().rev().find(|it| it.pod.name == pod).context("just seen")?.pod)
     }
 
+    /// Waits until the sidecar of a pod says whether the label is what it wants it to be.
+    pub fn wait_until_synced(&mut self, pod: &str, synced: bool) -> Result<()> {
+        let expected = Some(f64::from(u8::from(synced)));
+        let sidecar = self.sidecar(pod)?;
+        wait_for(&format!("{pod} is synced: {synced}"), PATIENCE, || {
+            Ok(sidecar.metric("bellwether_label_synced")? == expected)
+        })
+    }
+
     /// Waits until a pod carries this role, or none.
     pub fn wait_for_role(&self, pod: &str, role: Option<&str>) -> Result<PodView> {
         self.wait_for_pod(pod, PATIENCE, |pod| pod.label(ROLE) == role)
