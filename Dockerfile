@@ -44,6 +44,8 @@ USER 65532:65532
 EXPOSE 4041
 # Stands down in order and releases the lock.
 STOPSIGNAL SIGTERM
+# For `kubectl exec … -- bellwether status`.
+ENV PATH=/
 ENTRYPOINT ["/bellwether"]
 # Configured by BELLWETHER_… variables; without them it says what is missing and exits with 64.
 CMD ["run"]

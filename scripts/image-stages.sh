@@ -144,7 +144,7 @@ while read -r word rest; do
     final:COPY) IFS=' ' read -ra words <<<"$rest" && copy_to_final "${words[@]}" ;;
     builder:RUN) run "$rest" ;;
     *:ARG | builder:SHELL | builder:WORKDIR) ;;
-    final:USER | final:EXPOSE | final:STOPSIGNAL | final:ENTRYPOINT | final:CMD | final:LABEL) ;;
+    final:ENV | final:USER | final:EXPOSE | final:STOPSIGNAL | final:ENTRYPOINT | final:CMD | final:LABEL) ;;
     *) die "does not know what to do with: $word $rest" ;;
   esac
 done < <(instructions)

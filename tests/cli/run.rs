@@ -41,10 +41,14 @@ impl Sidecar {
     }
 
     fn start_in(folder: TempDir, more: &[&str]) -> Self {
+        let log = File::create(folder.path().join("log")).expect("the folder takes files");
+        Self::start_logging_to(log, folder, more)
+    }
+
+    fn start_logging_to(log: File, folder: TempDir, more: &[&str]) -> Self {
         let socket = folder.path().join("b.sock");
         let api = format!("unix:{}", socket.display());
         let mut command = bellwether(&[&arguments(&api, "127.0.0.1:0"), more].concat());
-        let log = File::create(folder.path().join("log")).expect("the folder takes files");
         let child = command.stdout(Stdio::null()).stderr(log).spawn();
         let child = child.expect("the binary that was just built starts");
         let sidecar = Self { child, api, folder };
@@ -86,6 +90,15 @@ fn a_signal_stops_it_in_order_with_exit_code_0() {
         sidecar.send(signal);
         assert_eq!(sidecar.end().code(), Some(0), "{signal}");
     }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_nothing_to_die_of() {
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has a device that is always full");
+    let folder = TempDir::new().expect("a temporary folder");
+    let mut sidecar = Sidecar::start_logging_to(full, folder, &[]);
+    sidecar.send("TERM");
+    assert_eq!(sidecar.end().code(), Some(0));
 }
 
 /// A name server that is silent, or a file on a network that is gone: the thread that waits for it cannot be

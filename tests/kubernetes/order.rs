@@ -34,6 +34,8 @@ async fn stand_down(sabotage: &str, stop: fn(&mut Stage) -> Result<()>) -> Resul
     stage.create(&pod_options("web-0"))?;
     stage.start_with("web-0", |options| options.with_env("BELLWETHER_SABOTAGE", sabotage))?;
     stage.at_rest()?;
+    // What is seen from here on is of the end.
+    stage.timeline.catch_up(PATIENCE)?;
     stage.poll("web-0", Duration::from_millis(2))?;
     stage.proxy("web-0")?.set(Direction::ToServer, Flow::Delay(PATCH_TAKES));
     stage.proxy("web-0")?.set(Direction::ToClient, Flow::Delay(ANSWER_TAKES));
