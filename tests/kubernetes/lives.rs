@@ -323,7 +323,7 @@ async fn a_kubeconfig_that_comes_to_run_a_program_or_names_no_server_or_never_en
 }
 
 #[tokio::test]
-async fn the_label_with_the_elections_name_is_repaired_when_it_is_edited_to_anothers() -> Result<()> {
+async fn the_label_that_names_the_election_is_repaired_when_it_is_made_to_name_another() -> Result<()> {
     let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
     stage.join("web-0")?;
     stage.join("web-1")?;
