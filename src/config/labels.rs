@@ -113,17 +113,17 @@ pub(super) fn parse_pod_label(
     };
     let labels = parse_labels(flags, election, faults);
     let namespace = match faults.value("--pod-namespace", flags.pod_namespace.as_ref()) {
-        Some(name) => Some(faults.name("--pod-namespace", name, check_namespace)?),
-        None => None,
+        Some(name) => faults.name("--pod-namespace", name, check_namespace).map(Some),
+        None => Some(None),
     };
     let mode = mode?;
     let api_server = match find_api_server(flags, mode, surroundings, faults)? {
         Ok(api_server) => api_server,
-        Err(off) => return labels.map(|_| PodLabelConfig::Off(off)),
+        Err(off) => return labels.zip(namespace).map(|_| PodLabelConfig::Off(off)),
     };
     let pod = parse_pod_name(flags, identity, surroundings, faults)?;
     let asked = mode == Mode::On || matches!(api_server, ApiServer::Kubeconfig(_));
-    Some(PodLabelConfig::On(Box::new(LabelConfig { api_server, asked, pod, namespace, labels: labels? })))
+    Some(PodLabelConfig::On(Box::new(LabelConfig { api_server, asked, pod, namespace: namespace?, labels: labels? })))
 }
 
 /// Where to label the pod, or why not to; `None` with a fault on the list.
@@ -196,17 +196,23 @@ fn parse_labels(flags: &KubernetesFlags, election: Option<&str>, faults: &mut Fa
         Some(value) => faults.name("--label-follower", value, check_election).map(Some),
         None => Some(Some(own.follower.to_owned())),
     };
-    let (role_key, election_key, leader, follower) = (role_key?, election_key?, leader?, follower?);
-    if role_key == election_key {
-        faults.push(FaultKind::SameLabelKey { key: role_key });
+    if let Some((role_key, _)) = role_key.as_ref().zip(election_key.as_ref()).filter(|(one, other)| one == other) {
+        faults.push(FaultKind::SameLabelKey { key: role_key.clone() });
         return None;
     }
-    if follower.as_ref() == Some(&leader) {
-        faults.push(FaultKind::SameLabelValue { value: leader });
+    if let Some(leader) = leader.as_ref().filter(|leader| follower.as_ref().and_then(Option::as_ref) == Some(leader)) {
+        faults.push(FaultKind::SameLabelValue { value: leader.clone() });
         return None;
     }
     preset?;
-    Some(Labels { role_key, leader, follower, election_key, election: election?.to_owned(), term_key: term_key? })
+    Some(Labels {
+        role_key: role_key?,
+        leader: leader?,
+        follower: follower?,
+        election_key: election_key?,
+        election: election?.to_owned(),
+        term_key: term_key?,
+    })
 }
 
 #[cfg(test)]
@@ -369,6 +375,13 @@ mod tests {
         let labels = labels_of(&replaced);
         assert_eq!((labels.role_key.as_str(), labels.leader.as_str()), ("shop.example/role", "primary"));
         assert_eq!(labels.follower, None);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_hides_no_two_values_that_are_alike() {
+        let flags =
+            KubernetesFlags { label_key: set("ro le"), label_follower: set("leader"), ..KubernetesFlags::default() };
+        assert_eq!(parse(&flags, &outside()).expect_err("two faults").len(), 2);
     }
 
     #[test]
