@@ -29,6 +29,8 @@ impl Protections {
     pub const NO_CONFIRM: Self = Self { code: 3, name: "no-confirm" };
     /// `until` counts from the arrival of the answer instead of from the sending of its request.
     pub const LATEST_SEND: Self = Self { code: 4, name: "latest-send" };
+    /// A keep-alive and what confirms it count together whatever their raft terms.
+    pub const NO_RAFT_TERM_CHECK: Self = Self { code: 9, name: "no-raft-term-check" };
 
     /// Patches of a pod land on whatever version of it there is.
     pub const NO_RESOURCE_VERSION: Self = Self { code: 5, name: "no-resource-version" };
@@ -40,11 +42,12 @@ impl Protections {
     pub const NO_STRIPPING: Self = Self { code: 8, name: "no-stripping" };
 
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
         Self::LATEST_SEND,
+        Self::NO_RAFT_TERM_CHECK,
         Self::NO_RESOURCE_VERSION,
         Self::NO_TERM_CHECK,
         Self::NO_LABEL_WAIT,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::ids::{EndpointId, LeaseId, OpId, RaftTerm, Revision, StreamId};
 use super::instant::{Instant, Reading, Until};
+use crate::protections::Protections;
 
 /// What there is of a lease.
 #[derive(Clone, Debug)]
@@ -67,6 +68,12 @@ impl Kept {
     /// Until when a leader may act on this keep-alive, once it is confirmed.
     pub(super) fn until(&self, margin: Duration) -> Until {
         Until::of_renewal(self.sent, self.ttl, margin)
+    }
+
+    /// Whether what confirms it was answered under the raft term of this keep-alive. If not, an etcd leader that had
+    /// been deposed may have acknowledged it.
+    pub(super) fn is_of_raft_term(&self, confirming: RaftTerm) -> bool {
+        self.raft_term == confirming || Protections::NO_RAFT_TERM_CHECK.taken_away()
     }
 }
 

@@ -134,7 +134,7 @@ impl Candidate {
         let kept = self.held().and_then(|lease| lease.kept);
         if let Some(kept) = kept
             && kept.arrived <= sent.at.boot
-            && kept.raft_term == header.raft_term
+            && kept.is_of_raft_term(header.raft_term)
         {
             self.extend_until(kept);
         }

@@ -210,7 +210,7 @@ impl Candidate {
         self.take_in_lock(now, header.revision, lock);
         if !mine {
             self.finish_attempt(now, attempt);
-        } else if kept.raft_term == header.raft_term {
+        } else if kept.is_of_raft_term(header.raft_term) {
             self.count_renewal(now, attempt, kept);
         } else {
             self.fail_attempt(now, attempt, RenewalFailure::RaftTermChanged);

@@ -1,0 +1,103 @@
+//! What a seed decides, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bellwether::election::{PublicState, Reason};
+
+/// What goes wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Weather {
+    /// Networks, processes, machines, clocks, etcd: the promise must hold at every instant.
+    Storm,
+    /// And operators who delete keys, put them, revoke leases: two may overlap by a watch event's delay.
+    Operators,
+    /// An etcd that revokes live leases of its own (#15247, second half): the same bound.
+    OldRevokes,
+    /// The leader's network fades: slow at first, then none.
+    Fading,
+}
+
+/// One run, whole: the same scenario gives the same outcome.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Everything else follows from it, the chances of the network included.
+    pub seed: u64,
+    /// What goes wrong.
+    pub weather: Weather,
+    /// The faults that are left out, by their number in the order of the seed's plan: how a failing seed is shrunk.
+    pub left_out: Vec<usize>,
+}
+
+impl Scenario {
+    /// The whole plan of a seed.
+    #[must_use]
+    pub fn of_seed(seed: u64, weather: Weather) -> Self {
+        Self { seed, weather, left_out: Vec::new() }
+    }
+}
+
+/// What a control takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// One of the candidate's own protections.
+    Candidate(bellwether::protections::Protections),
+    /// The driver publishes the view after the effects have been carried out.
+    ViewAfterEffects,
+    /// The confirming read leaves beside the keep-alive, not after its answer.
+    ConfirmBeside,
+}
+
+/// What broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of the function that says so, or `panic`.
+    pub invariant: &'static str,
+    /// Who, what, when.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Whether everything held.
+    pub verdict: Result<(), Violation>,
+    /// One line per thing worth telling, in order, each with its time.
+    pub story: Vec<String>,
+    /// Figures.
+    pub tally: Tally,
+}
+
+/// What happened, in numbers; of many runs, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Simulated time.
+    pub simulated: Duration,
+    /// How many inputs candidates have handled.
+    pub turns: u64,
+    /// How many faults there were in the plan: the range of [`Scenario::left_out`].
+    pub faults_planned: usize,
+    /// How often each kind of fault happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often each edge of the state machine was gone.
+    pub transitions: BTreeMap<(PublicState, PublicState, Reason), u64>,
+    /// How many terms were led.
+    pub terms: u64,
+    /// How long nobody led at most, from the heal on.
+    pub leaderless_after_heal: Duration,
+    /// Where the bound stands in for the promise: the longest overlap.
+    pub overlap: Duration,
+}
+
+/// Plays a scenario, with a protection taken away or none.
+#[must_use]
+pub fn run(_scenario: &Scenario, _control: Option<Control>) -> Outcome {
+    Outcome { verdict: Ok(()), story: Vec::new(), tally: Tally::default() }
+}
