@@ -8,15 +8,18 @@ pub mod certificates;
 pub mod etcd;
 pub mod http;
 pub mod kubernetes;
+pub mod lab;
 pub mod moment;
 pub mod poller;
 pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod sidecar;
+mod tools;
 
 pub use audit::{Audit, audit};
 pub use http::{HttpClient, HttpResponse};
+pub use lab::{Host, Lab};
 pub use moment::Moment;
 pub use poller::{Answer, Outcome, Poller, PollerOptions, Sample};
 pub use process::Process;
