@@ -15,7 +15,10 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod sidecar;
+pub mod stall;
+pub mod starve;
 mod tools;
+pub mod wall_clock;
 
 pub use audit::{Audit, audit};
 pub use http::{HttpClient, HttpResponse};
@@ -25,3 +28,6 @@ pub use poller::{Answer, Outcome, Poller, PollerOptions, Sample};
 pub use process::Process;
 pub use proxy::{Direction, Flow, Proxy};
 pub use sidecar::{Sidecar, SidecarOptions, without_election};
+pub use stall::DiskStall;
+pub use starve::Starvation;
+pub use wall_clock::WallClock;
