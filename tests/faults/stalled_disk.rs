@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use support::etcd::{EtcdCluster, EtcdOptions, KeyTimeline, current_etcd_binary, etcd_binary};
-use support::{Audit, DiskStall, Lab, Moment, lab};
+use support::{Audit, DiskStall, Lab, Moment, Sidecar, lab};
 use tokio::time::timeout;
 
-use crate::flock::{Flock, LOCK_KEY, Lead, PATIENCE, VALID_UNTIL_UNTIL, figure, wait_until};
+use crate::flock::{Flock, LOCK_KEY, Lead, PATIENCE, VALID_UNTIL_UNTIL, figure, wait_for, wait_until};
 
 /// Long enough to ride out an election of these members.
 const TTL: Duration = Duration::from_secs(6);
@@ -32,6 +32,9 @@ const BOTH: Duration = Duration::from_secs(4);
 const TAKEN_FOR_EXPIRED: Duration = Duration::from_millis(6000 + 1500);
 /// How often a queued revoke is waited for: on a busy machine its member may elect once more, and not queue it.
 const EPISODES: usize = 3;
+
+/// Confirming reads that were not answered.
+const CONFIRMS_FAILED: &str = "bellwether_etcd_errors_total{code=\"timeout\",operation=\"confirm\"}";
 
 async fn members(count: usize, binary: PathBuf) -> Result<EtcdCluster> {
     let options = EtcdOptions {
@@ -102,7 +105,9 @@ async fn keep_alives_to_a_stalled_leader(
     let acknowledges = through == Through::Follower || etcd.trusts_a_stalled_leader().await?;
     if acknowledges && protection_taken.is_none() {
         // So a keep-alive had been acknowledged: without the confirming read it would have counted.
-        flock.wait_for_log("old", r#""operation":"confirm""#)?;
+        let confirms_failed = |old: &Sidecar| matches!(old.metric(CONFIRMS_FAILED), Ok(Some(count)) if count > 0.0);
+        let old = flock.sidecar("old")?;
+        wait_for("a confirming read of the old leader fails", || confirms_failed(old))?;
     }
     // Before the disk is back, and with it the other half of the story.
     let audit = flock.end_unjudged();
