@@ -13,5 +13,7 @@ mod mixed;
 mod network;
 mod operator;
 mod secured;
+mod stalled_disk;
 mod store;
 mod thaw;
+mod wall_clock;
