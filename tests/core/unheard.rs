@@ -13,6 +13,14 @@ fn a_candidate_that_does_not_hear_etcd_does_not_keep_the_lock_for_ever() {
 }
 
 #[test]
+fn nor_does_one_that_asks_several_endpoints_beside_each_other() {
+    let mut scene = Scene::with_endpoints(3).leader();
+    scene.unheard(2 * T + R);
+    assert_eq!(scene.state(), PublicState::Jeopardy);
+    assert!(scene.my_lock().is_none(), "its hedges still arrive and keep its lease");
+}
+
+#[test]
 fn while_it_is_not_heard_that_the_lease_is_alive_it_goes_on_asking_and_renews_when_it_is_answered() {
     let mut scene = Scene::new().leader();
     scene.etcd.stop_expiring();
