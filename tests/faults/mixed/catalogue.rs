@@ -258,12 +258,10 @@ impl Kind {
             Self::SidecarStopped
             | Self::SidecarCutOff
             | Self::SidecarUnheard
-            | Self::SidecarDeaf
             | Self::SidecarUnplugged
             | Self::SidecarReset
             | Self::ProxySilent
             | Self::ProxyUnheard
-            | Self::ProxyDeaf
             | Self::MemberStopped
             | Self::MemberCutOff
             | Self::MemberUnplugged
@@ -274,6 +272,8 @@ impl Kind {
             | Self::EtcdLeaderReset => (1000, 9000),
             Self::SidecarStarved | Self::SlowLink | Self::VerySlowLink | Self::QuorumLost => (4000, 8000),
             Self::ClockForward | Self::ClockBack | Self::MemberAdded | Self::NoSpace => (2000, 4000),
+            // Beyond what keep-alives that arrive, unanswered, may prolong.
+            Self::SidecarDeaf | Self::ProxyDeaf => (5000, 16000),
             // Longer than the lease in any case: that is what it is about.
             Self::EtcdLeaderStalled => (7000, 10000),
         };

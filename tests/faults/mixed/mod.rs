@@ -2,7 +2,7 @@
 //! that was answered.
 //!
 //! `make faults DURATION=10m` is the long run and writes what it saw to `target/faults`; `SEED=…` repeats an order.
-//! `make test` has a bounded part of it.
+//! `ONLY='sidecar killed,no space'` has those alone. `make test` has a bounded part of it.
 
 mod catalogue;
 #[cfg(feature = "sabotage")]
@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use support::lab::inside;
 
+use catalogue::Kind;
 use random::Random;
 use run::{Plan, run};
 
@@ -44,6 +45,12 @@ fn duration_of(text: &str) -> Result<Duration> {
     }
 }
 
+fn kind_of(name: &str) -> Result<Kind> {
+    let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let names = || Kind::ALL.map(Kind::name).join(", ");
+    found.with_context(|| format!("{name:?} is no fault; there are: {}", names()))
+}
+
 fn plan() -> Result<Plan> {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     let duration = variable("BELLWETHER_FAULTS_DURATION").map_or(Ok(BOUNDED), |text| duration_of(&text))?;
@@ -51,9 +58,13 @@ fn plan() -> Result<Plan> {
         Some(text) => text.parse().with_context(|| format!("BELLWETHER_FAULTS_SEED={text} is a number"))?,
         None => Random::new_seed(),
     };
+    let kinds = match variable("BELLWETHER_FAULTS_ONLY") {
+        Some(text) => text.split(',').map(|name| kind_of(name.trim())).collect::<Result<_>>()?,
+        None => Kind::ALL.to_vec(),
+    };
     let folder = variable("BELLWETHER_FAULTS_FOLDER").unwrap_or_else(|| "target/faults/short".to_owned());
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    Ok(Plan { duration, seed, folder })
+    Ok(Plan { duration, seed, kinds, folder })
 }
 
 #[test]

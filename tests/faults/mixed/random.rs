@@ -46,21 +46,21 @@ impl Random {
 }
 
 /// Cards that are all dealt before any is dealt again.
-pub struct Deck<T: 'static> {
-    cards: &'static [T],
+pub struct Deck<T> {
+    cards: Vec<T>,
     left: Vec<T>,
 }
 
 impl<T: Copy> Deck<T> {
     /// A full deck.
-    pub const fn of(cards: &'static [T]) -> Self {
-        Self { cards, left: Vec::new() }
+    pub fn of(cards: &[T]) -> Self {
+        Self { cards: cards.to_vec(), left: Vec::new() }
     }
 
     /// The next card; a new deck is shuffled when there is none left.
     pub fn deal(&mut self, random: &mut Random) -> T {
         if self.left.is_empty() {
-            self.left = self.cards.to_vec();
+            self.left.clone_from(&self.cards);
         }
         let index = random.below(self.left.len());
         self.left.swap_remove(index)
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_deals_the_same_cards_and_each_once_before_any_twice() {
-        static CARDS: [u8; 5] = [1, 2, 3, 4, 5];
+        const CARDS: [u8; 5] = [1, 2, 3, 4, 5];
         let deal = |seed| {
             let (mut random, mut deck) = (Random::seeded(seed), Deck::of(&CARDS));
             (0..10).map(|_| deck.deal(&mut random)).collect::<Vec<_>>()

@@ -81,9 +81,10 @@ fn head(text: &mut String, story: &Story) {
     line(
         text,
         format_args!(
-            "- To repeat this order of faults: `make faults DURATION={}s SEED={}`",
+            "- To repeat this order of faults: `make faults DURATION={}s SEED={}{}`",
             plan.duration.as_secs(),
-            plan.seed
+            plan.seed,
+            only(&plan.kinds)
         ),
     );
     line(
@@ -110,6 +111,14 @@ fn head(text: &mut String, story: &Story) {
          seen leaves room for it. *Theft*: an operator, or an old etcd (#15247), takes the lock from a leader that has not let it \
          go; the bound is one watch event's delay, and `until`.\n",
     );
+}
+
+/// How to say it to `make`, if not all faults were tried.
+fn only(kinds: &[Kind]) -> String {
+    if kinds.len() == Kind::ALL.len() {
+        return String::new();
+    }
+    format!(" ONLY='{}'", kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(","))
 }
 
 fn violations(text: &mut String, story: &Story) {

@@ -29,6 +29,8 @@ pub struct Plan {
     pub duration: Duration,
     /// What decides order and parameters.
     pub seed: u64,
+    /// Which faults.
+    pub kinds: Vec<Kind>,
     /// Where the report goes.
     pub folder: PathBuf,
 }
@@ -79,8 +81,8 @@ pub async fn run(plan: &Plan) -> Result<Vec<String>> {
         plan,
         scene,
         random: Random::seeded(plan.seed),
-        alone: Deck::of(&Kind::ALL),
-        mixed: Deck::of(&Kind::ALL),
+        alone: Deck::of(&plan.kinds),
+        mixed: Deck::of(&plan.kinds),
         begin: Moment::now(),
         began_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         trials: Vec::new(),
@@ -105,11 +107,8 @@ impl Run<'_> {
         let mut lost_before = 0;
         while !over.passed() {
             let number = self.trials.len() + 1;
-            let kinds = if number.is_multiple_of(MIXES_EVERY) {
-                self.mixture()
-            } else {
-                vec![self.alone.deal(&mut self.random)]
-            };
+            let mixes = number.is_multiple_of(MIXES_EVERY) && self.plan.kinds.len() == Kind::ALL.len();
+            let kinds = if mixes { self.mixture() } else { vec![self.alone.deal(&mut self.random)] };
             let terms = Terms { number, revokes_live_leases, lost_before };
             let names = || kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" + ");
             let trial = trial(&kinds, &terms, &mut self.scene, &mut self.random).await;

@@ -34,8 +34,8 @@ pub const SIDECARS: [&str; 5] = ["a", "b", "c", "d", "e"];
 pub const FIRST_WITH_PROXIES: usize = 3;
 /// The etcd members.
 pub const MEMBERS: usize = 3;
-/// Small, so that filling it takes a second; far above what the counters need between two compactions.
-const QUOTA_BYTES: u64 = 24 << 20;
+/// Small, so that filling it takes seconds; several times what the counters write between two compactions.
+const QUOTA_BYTES: u64 = 32 << 20;
 /// How long everybody has to be well before a trial begins.
 const WELL_FOR: Duration = Duration::from_millis(600);
 /// For what must come true: far above what a loaded machine needs.
@@ -113,7 +113,10 @@ impl Scene {
             quota_bytes: Some(QUOTA_BYTES),
             // The store is flushed with each write, not up to 100 ms later: a member whose disk stalls while the store
             // is locked for that acknowledges nothing, and then the fault is a milder one.
-            arguments: ["--backend-batch-limit", "1"].map(str::to_owned).to_vec(),
+            // And compacted every minute, as clusters are: an hour of counting would fill any quota.
+            arguments: ["--backend-batch-limit=1", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1m"]
+                .map(str::to_owned)
+                .to_vec(),
             hosts,
             ..EtcdOptions::default()
         })
