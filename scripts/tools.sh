@@ -10,6 +10,8 @@
 #   kubernetes  BELLWETHER_KUBE_ASSETS: a folder with kube-apiserver, kube-controller-manager and kubectl, and
 #               BELLWETHER_ETCD_CURRENT: an etcd new enough for that kube-apiserver
 #   kubectl     PATH
+#   faults      BELLWETHER_IP, BELLWETHER_NFT, BELLWETHER_STRACE: what faults are made with, and BELLWETHER_ETCD_CURRENT:
+#               etcd-3.6, beside the etcd that the rest is tested against
 #   helm        BELLWETHER_HELM_BIN, and on the PATH: a folder with helm-3 and helm-4
 #   lint        PATH: what `make lint` runs; BELLWETHER_CRDS: schemas of Prometheus' resources
 #
@@ -103,6 +105,36 @@ unpack_debs() {
   )
 }
 
+# libraries_of PACKAGE: the Debian packages of the libraries that it needs, one on a line. Their names carry an ABI number
+# that differs from release to release. The C library is left out: a machine has it, and two of them do not mix.
+libraries_of() {
+  local found
+  command -v apt-cache >/dev/null || return 0
+  found=$(apt-cache depends --recurse --important "$1" 2>/dev/null) || found=
+  if [[ $found != *lib* ]]; then
+    apt_private update -qq 2>/dev/null || return 0
+    found=$(apt-cache -o Dir::State::lists="$cache/apt/lists" -o Dir::Cache="$cache/apt" \
+      depends --recurse --important "$1" 2>/dev/null) || return 0
+  fi
+  grep -E '^lib' <<<"$found" | grep -vE '^lib(c6|gcc-s1)$' | sort -u
+}
+
+# wrap_unpacked FOLDER NAME PROGRAM: FOLDER/NAME runs FOLDER/PROGRAM with the libraries unpacked beside it.
+wrap_unpacked() {
+  {
+    printf '#!/bin/sh\nprogram=%s\n' "$3"
+    cat <<'WRAPPER'
+here=$(dirname "$(readlink -f "$0")")
+for folder in "$here"/lib/*/ "$here"/usr/lib/*/; do
+  [ ! -d "$folder" ] || LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+done
+export LD_LIBRARY_PATH
+exec "$here/$program" "$@"
+WRAPPER
+  } >"$1/$2"
+  chmod +x "$1/$2"
+}
+
 # pip_install FOLDER REQUIREMENT…: Python packages into FOLDER, with the machine's pip or one unpacked for the purpose.
 pip_install() {
   local folder=$1 wheel
@@ -174,26 +206,9 @@ fill_protoc() {
 
 protoc_from_debian() {
   local folder=$1 libraries
-  command -v apt-cache >/dev/null || return 1
-  # Which libraries: their names carry an ABI number that differs from release to release.
-  mapfile -t libraries < <(apt-cache depends --recurse --important protobuf-compiler 2>/dev/null |
-    grep -E '^libproto' | sort -u)
-  if [[ ${#libraries[@]} -eq 0 ]]; then
-    apt_private update -qq 2>/dev/null || return 1
-    mapfile -t libraries < <(apt-cache -o Dir::State::lists="$cache/apt/lists" -o Dir::Cache="$cache/apt" \
-      depends --recurse --important protobuf-compiler 2>/dev/null | grep -E '^libproto' | sort -u)
-  fi
+  mapfile -t libraries < <(libraries_of protobuf-compiler | grep -E '^libproto')
   unpack_debs "$folder" protobuf-compiler libprotobuf-dev "${libraries[@]}" || return 1
-  cat >"$folder/protoc" <<'WRAPPER'
-#!/bin/sh
-here=$(dirname "$(readlink -f "$0")")
-for folder in "$here"/usr/lib/*/; do
-  LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-done
-export LD_LIBRARY_PATH
-exec "$here/usr/bin/protoc" "$@"
-WRAPPER
-  chmod +x "$folder/protoc"
+  wrap_unpacked "$folder" protoc usr/bin/protoc
   protoc_works "$folder/protoc"
 }
 
@@ -258,6 +273,58 @@ find_etcd_3_6() {
   local found
   found=$(cached "etcd-$(module_version etcd go.etcd.io/etcd/server/v3)" fill_etcd_current) || return 1
   printf '%s\n' "$found/etcd"
+}
+
+# --- what faults are made with -------------------------------------------------------------------------------------
+
+# Options that print a version: nft and strace know --version, ip does not.
+version_option() {
+  if [[ $1 == ip ]]; then echo -V; else echo --version; fi
+}
+
+# fill_PROGRAM FOLDER: FOLDER/PROGRAM, from the Debian package of that name but for `ip` and `nft`.
+fill_ip() { fill_debian_program "$1" ip iproute2; }
+fill_nft() { fill_debian_program "$1" nft nftables; }
+fill_strace() { fill_debian_program "$1" strace strace; }
+
+fill_debian_program() {
+  local folder=$1 program=$2 package=$3 libraries found
+  mapfile -t libraries < <(libraries_of "$package")
+  unpack_debs "$folder" "$package" "${libraries[@]}" || return 1
+  found=$(cd "$folder" && find bin sbin usr/bin usr/sbin -name "$program" -type f 2>/dev/null | head -n 1) || true
+  if [[ -z $found ]]; then return 1; fi
+  wrap_unpacked "$folder" "$program" "$found"
+  "$folder/$program" "$(version_option "$program")" >/dev/null
+}
+
+# find_fault_program PROGRAM
+find_fault_program() {
+  local program=$1 variable=BELLWETHER_${1^^} found
+  for found in "${!variable:-}" "$(PATH=$PATH:/usr/sbin:/sbin type -P "$program" || true)"; do
+    if [[ -n $found ]] && "$found" "$(version_option "$program")" >/dev/null 2>&1; then
+      printf '%s\n' "$found"
+      return
+    fi
+  done
+  found=$(cached "$program-$(release)" "fill_$program") || {
+    say "scripts/tools.sh: there is no $program, and apt-get could not fetch it: install it, or name it in $variable"
+    return 1
+  }
+  printf '%s\n' "$found/$program"
+}
+
+# One NAME=value a line.
+find_faults() {
+  local program found
+  for program in ip nft strace; do
+    found=$(find_fault_program "$program") || return 1
+    printf 'BELLWETHER_%s=%s\n' "${program^^}" "$found"
+  done
+  found=${BELLWETHER_ETCD_CURRENT:-}
+  if [[ -z $found ]] || ! etcd_works "$found"; then
+    found=$(find_etcd_3_6) || return 1
+  fi
+  printf 'BELLWETHER_ETCD_CURRENT=%s\n' "$found"
 }
 
 # --- Kubernetes ------------------------------------------------------------------------------------------------------
@@ -472,13 +539,14 @@ find_lint() {
 
 # --- the command line ----------------------------------------------------------------------------------------------
 
-readonly tools='protoc, etcd, etcd-3.6, kubernetes, kubectl, helm, lint'
+readonly tools='protoc, etcd, etcd-3.6, faults, kubernetes, kubectl, helm, lint'
 
 find_tool() {
   case $1 in
     protoc) find_protoc ;;
     etcd) find_etcd ;;
     etcd-3.6) find_etcd_3_6 ;;
+    faults) find_faults ;;
     kubernetes) find_kubernetes ;;
     kubectl) find_kubectl ;;
     helm) find_helm ;;
@@ -489,11 +557,14 @@ find_tool() {
 
 # provide TOOL: puts it into the environment.
 provide() {
-  local found current
+  local found current line
   found=$(find_tool "$1") || return 1
   case $1 in
     protoc) export PROTOC=$found ;;
     etcd | etcd-3.6) export BELLWETHER_ETCD=$found ;;
+    faults)
+      while read -r line; do export "${line?}"; done <<<"$found"
+      ;;
     kubernetes)
       current=$(find_etcd_for "$found") || return 1
       export BELLWETHER_KUBE_ASSETS=$found BELLWETHER_ETCD_CURRENT=$current

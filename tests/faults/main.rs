@@ -7,6 +7,7 @@
 mod etcd_gone;
 mod flock;
 mod handover;
+mod hosts;
 mod members;
 mod network;
 mod operator;

@@ -13,22 +13,27 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::certificates::Authority;
+use crate::lab::Host;
 use crate::ports::free_loopback_address;
 use crate::process::Process;
 
 mod key_timeline;
+mod membership;
 mod options;
 mod single;
 mod store;
 
 pub use key_timeline::{KeyChange, KeyTimeline};
-pub use options::{ClientTls, EtcdOptions, etcd_binary};
+pub use options::{ClientTls, EtcdOptions, current_etcd_binary, etcd_binary};
 pub use single::EtcdServer;
 
 /// How long a member may take until it answers: an election and a cold disk on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Starts are tried again when another process took the port between our look and etcd's bind.
 const START_ATTEMPTS: usize = 5;
+/// etcd's own ports, for a member that has a host to itself.
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
 /// The bytes of a member's log that an error message shows.
 const LOG_TAIL: usize = 4000;
 
@@ -44,11 +49,29 @@ pub struct EtcdCluster {
 }
 
 struct Member {
+    /// Where it runs; nowhere in particular without a lab.
+    host: Option<Host>,
     client: SocketAddr,
     peer: SocketAddr,
     process: Option<Process>,
+    /// The cluster as it was when this member joined, for `--initial-cluster`; `None` when they began together.
+    joined: Option<String>,
     /// Counts starts, each with a log of its own.
     starts: usize,
+}
+
+impl Member {
+    fn new(host: Option<Host>) -> Result<Self> {
+        let (client, peer) = match &host {
+            Some(host) => ((host.address(), CLIENT_PORT).into(), (host.address(), PEER_PORT).into()),
+            None => (free_loopback_address()?, free_loopback_address()?),
+        };
+        Ok(Self { host, client, peer, process: None, joined: None, starts: 0 })
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://{}", self.peer)
+    }
 }
 
 impl EtcdCluster {
@@ -58,6 +81,7 @@ impl EtcdCluster {
     /// When one does not come up, with the end of its log.
     pub async fn start(options: EtcdOptions) -> Result<Self> {
         ensure!(options.members > 0, "a cluster has members");
+        ensure!(options.hosts.is_empty() || options.hosts.len() == options.members, "each member has a host");
         let mut failure = anyhow!("never tried");
         for _ in 0..START_ATTEMPTS {
             let mut cluster = Self::prepare(options.clone())?;
@@ -84,18 +108,16 @@ impl EtcdCluster {
             None => etcd_binary()?,
         };
         let mut members = Vec::new();
-        for _ in 0..options.members {
-            members.push(Member {
-                client: free_loopback_address()?,
-                peer: free_loopback_address()?,
-                process: None,
-                starts: 0,
-            });
+        for member in 0..options.members {
+            members.push(Member::new(options.hosts.get(member).cloned())?);
         }
         let cluster = Self { options, binary, members, authority, root: None, directory };
         if let Some(authority) = &cluster.authority {
             fs::write(cluster.ca_file(), &authority.cert_pem)?;
-            let server = authority.server(&["127.0.0.1", "localhost"])?;
+            let hosts = cluster.members.iter().map(|member| member.client.ip().to_string());
+            let names: Vec<String> =
+                ["127.0.0.1".to_owned(), "localhost".to_owned()].into_iter().chain(hosts).collect();
+            let server = authority.server(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
             fs::write(cluster.path("server.crt"), server.cert_pem)?;
             fs::write(cluster.path("server.key"), server.key_pem)?;
             let client = authority.client("bellwether")?;
@@ -117,7 +139,7 @@ impl EtcdCluster {
         (0..self.members.len()).map(|member| self.endpoint(member)).collect()
     }
 
-    /// `127.0.0.1:<port>` of one member, for a proxy in front of it.
+    /// `<address>:<port>` of one member, for a proxy in front of it.
     #[must_use]
     pub fn client_address(&self, member: usize) -> String {
         self.members[member].client.to_string()
@@ -166,7 +188,10 @@ impl EtcdCluster {
         ensure!(self.members[member].process.is_none(), "member {member} is running");
         self.members[member].starts += 1;
         let log = File::create(self.log_file(member))?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.members[member].host {
+            Some(host) => host.command(&self.binary)?,
+            None => Command::new(&self.binary),
+        };
         command.args(self.arguments(member)).stdin(std::process::Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         // The environment's ETCD_… variables would be options too.
@@ -183,6 +208,7 @@ impl EtcdCluster {
         for member in 0..self.members.len() {
             self.kill(member);
             fs::remove_dir_all(self.data_directory(member))?;
+            self.members[member].joined = None;
         }
         self.root = None;
         for member in 0..self.members.len() {
@@ -268,18 +294,28 @@ impl EtcdCluster {
         self.path(&format!("etcd-{member}.data"))
     }
 
+    /// `--initial-cluster` of members that begin together. A member that has data looks at none of it.
+    fn initial_cluster(&self) -> String {
+        let members = self.members.iter().enumerate();
+        members.map(|(it, member)| format!("etcd-{it}={}", member.peer_url())).collect::<Vec<_>>().join(",")
+    }
+
     fn arguments(&self, member: usize) -> Vec<String> {
-        let peer = |member: usize| format!("http://{}", self.members[member].peer);
-        let cluster: Vec<String> = (0..self.members.len()).map(|it| format!("etcd-{it}={}", peer(it))).collect();
+        let (state, cluster) = match &self.members[member].joined {
+            Some(cluster) => ("existing", cluster.clone()),
+            None => ("new", self.initial_cluster()),
+        };
+        let peer = self.members[member].peer_url();
         let mut arguments: Vec<String> = [
             ("--name", format!("etcd-{member}")),
             ("--data-dir", self.data_directory(member).display().to_string()),
             ("--listen-client-urls", self.endpoint(member)),
             ("--advertise-client-urls", self.endpoint(member)),
-            ("--listen-peer-urls", peer(member)),
-            ("--initial-advertise-peer-urls", peer(member)),
-            ("--initial-cluster", cluster.join(",")),
-            ("--initial-cluster-token", format!("bellwether-{}", self.members[0].peer.port())),
+            ("--listen-peer-urls", peer.clone()),
+            ("--initial-advertise-peer-urls", peer),
+            ("--initial-cluster", cluster),
+            ("--initial-cluster-state", state.to_owned()),
+            ("--initial-cluster-token", format!("bellwether-{}", self.members[0].peer)),
             ("--heartbeat-interval", self.options.heartbeat_interval.as_millis().to_string()),
             ("--election-timeout", self.options.election_timeout.as_millis().to_string()),
         ]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::http::{HttpClient, HttpResponse};
+use crate::lab::Host;
 use crate::moment::Moment;
 
 /// One request to `/leader` and what came of it.
@@ -117,12 +119,31 @@ impl Poller {
     /// # Errors
     /// When no thread can be started.
     pub fn start(sidecar: SocketAddr, options: PollerOptions) -> Result<Self> {
+        Self::start_on(None, sidecar, options)
+    }
+
+    /// As [`start`](Self::start), from a host of a lab.
+    ///
+    /// # Errors
+    /// When no thread can be started, or it cannot enter the host.
+    pub fn start_on(host: Option<Host>, sidecar: SocketAddr, options: PollerOptions) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
+        let (entering, entered) = sync_channel(1);
+        let work = move || {
+            let at_home = host.map_or(Ok(()), |host| host.enter());
+            let is_at_home = at_home.is_ok();
+            // Whoever started this waits for it.
+            entering.send(at_home).ok();
+            if is_at_home {
+                poll(&theirs, sidecar, options);
+            }
+        };
         let thread = thread::Builder::new()
             .name(format!("poll {sidecar}"))
-            .spawn(move || poll(&theirs, sidecar, options))
+            .spawn(work)
             .context("cannot start a poller's thread")?;
+        entered.recv().context("a poller's thread has ended")??;
         Ok(Self { shared, thread: Some(thread) })
     }
 

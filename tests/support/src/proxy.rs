@@ -118,9 +118,18 @@ impl Proxy {
     /// # Errors
     /// When it cannot listen.
     pub fn start(server: SocketAddr) -> Result<Self> {
+        Self::start_on((Ipv4Addr::LOCALHOST, 0).into(), server)
+    }
+
+    /// Listens on this address (port 0: a free one) and forwards to `server`.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start_on(address: SocketAddr, server: SocketAddr) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Bound here, so that it also works for who is within a runtime of its own.
-        let listener = net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the proxy cannot listen")?;
+        let listener =
+            net::TcpListener::bind(address).with_context(|| format!("the proxy cannot listen on {address}"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let listener = {

@@ -1,7 +1,7 @@
 //! The real binary, started as a child.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +13,15 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::http::{HttpClient, HttpResponse};
+use crate::lab::Host;
 use crate::moment::Moment;
 use crate::poller::{Poller, PollerOptions};
 use crate::ports::free_loopback_address;
 use crate::process::Process;
 
+/// The product's own ports, for a sidecar that has a host to itself.
+const HOST_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4040);
+const HOST_TELEMETRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4041);
 /// How long a sidecar may take to open its listeners: a loaded machine, not a promise of the product.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a request of these helpers may take.
@@ -46,6 +50,8 @@ pub struct SidecarOptions {
     pub arguments: Vec<String>,
     /// More of the environment. Nothing called `BELLWETHER_…` is inherited.
     pub environment: Vec<(String, String)>,
+    /// The host of a lab on which it runs, on the product's own ports. Without one, on free ports of loopback.
+    pub host: Option<Host>,
 }
 
 impl SidecarOptions {
@@ -59,6 +65,7 @@ impl SidecarOptions {
             etcd_endpoints: etcd_endpoints.to_vec(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            host: None,
         }
     }
 
@@ -76,8 +83,18 @@ impl SidecarOptions {
         self
     }
 
-    fn command(&self, http: SocketAddr, telemetry: SocketAddr) -> Command {
-        let mut command = Command::new(&self.binary);
+    /// On a host of a lab.
+    #[must_use]
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
+    fn command(&self, http: SocketAddr, telemetry: SocketAddr) -> Result<Command> {
+        let mut command = match &self.host {
+            Some(host) => host.command(&self.binary)?,
+            None => Command::new(&self.binary),
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BELLWETHER_")) {
             command.env_remove(name);
         }
@@ -91,7 +108,15 @@ impl SidecarOptions {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        command
+        Ok(command)
+    }
+
+    /// Does something on the sidecar's host.
+    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        match &self.host {
+            Some(host) => host.within(work),
+            None => Ok(work()),
+        }
     }
 }
 
@@ -112,6 +137,9 @@ impl Sidecar {
     /// # Errors
     /// When it exits, with its log in the message, or does not listen in time.
     pub fn start(options: &SidecarOptions) -> Result<Self> {
+        if options.host.is_some() {
+            return Self::start_at(options.clone(), HOST_HTTP, HOST_TELEMETRY);
+        }
         let mut failure = None;
         for _ in 0..PORT_ATTEMPTS {
             let (http, telemetry) = (free_loopback_address()?, free_loopback_address()?);
@@ -128,7 +156,7 @@ impl Sidecar {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_at(options: SidecarOptions, http: SocketAddr, telemetry: SocketAddr) -> Result<Self> {
-        let mut process = Process::spawn(options.command(http, telemetry))?;
+        let mut process = Process::spawn(options.command(http, telemetry)?)?;
         let stdout = Lines::read(process.child_mut().stdout.take().context("stdout is piped")?)?;
         let stderr = Lines::read(process.child_mut().stderr.take().context("stderr is piped")?)?;
         let mut sidecar = Self { options, http, telemetry, process, stdout, stderr };
@@ -157,7 +185,7 @@ impl Sidecar {
                 let code = if status.code() == Some(EXIT_CONFIG_REFUSED) { " (configuration refused)" } else { "" };
                 bail!("{} exited at its start, {status}{code}:\n{}", self.identity(), self.log_tail());
             }
-            if HttpClient::new(self.http, REQUEST_TIMEOUT).connect().is_ok() {
+            if self.options.within(|| HttpClient::new(self.http, REQUEST_TIMEOUT).connect())?.is_ok() {
                 return Ok(());
             }
             if deadline.passed() {
@@ -196,8 +224,8 @@ impl Sidecar {
     /// # Errors
     /// When it is not answered.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<HttpResponse> {
-        HttpClient::new(self.http, REQUEST_TIMEOUT)
-            .request(method, path, headers)
+        self.options
+            .within(|| HttpClient::new(self.http, REQUEST_TIMEOUT).request(method, path, headers))?
             .with_context(|| format!("{method} http://{}{path}", self.http))
     }
 
@@ -232,7 +260,8 @@ impl Sidecar {
     /// # Errors
     /// When it is not answered.
     pub fn metrics(&self) -> Result<String> {
-        let response = HttpClient::new(self.telemetry, REQUEST_TIMEOUT).get("/metrics").context("GET /metrics")?;
+        let scrape = || HttpClient::new(self.telemetry, REQUEST_TIMEOUT).get("/metrics");
+        let response = self.options.within(scrape)?.context("GET /metrics")?;
         Ok(response.text())
     }
 
@@ -280,7 +309,7 @@ impl Sidecar {
     /// # Errors
     /// When no thread can be started.
     pub fn poll(&self, options: PollerOptions) -> Result<Poller> {
-        Poller::start(self.http, options)
+        Poller::start_on(self.options.host.clone(), self.http, options)
     }
 
     /// Sends a signal.

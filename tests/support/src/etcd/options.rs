@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::lab::Host;
+
 /// Whether clients come with TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientTls {
@@ -36,6 +38,8 @@ pub struct EtcdOptions {
     pub arguments: Vec<String>,
     /// The program; `None` takes [`etcd_binary`].
     pub binary: Option<PathBuf>,
+    /// Hosts of a lab, one for each member in order. Without any, members are on loopback.
+    pub hosts: Vec<Host>,
 }
 
 impl Default for EtcdOptions {
@@ -49,6 +53,7 @@ impl Default for EtcdOptions {
             quota_bytes: None,
             arguments: Vec::new(),
             binary: None,
+            hosts: Vec::new(),
         }
     }
 }
@@ -68,4 +73,14 @@ pub fn etcd_binary() -> Result<PathBuf> {
         .chain(cached)
         .find(|candidate| candidate.is_file())
         .context("no etcd: install etcd-server, or set BELLWETHER_ETCD to the program")
+}
+
+/// A current etcd, whatever the rest is tested against: `BELLWETHER_ETCD_CURRENT`.
+///
+/// # Errors
+/// When it is not set, with what to do.
+pub fn current_etcd_binary() -> Result<PathBuf> {
+    std::env::var_os("BELLWETHER_ETCD_CURRENT")
+        .map(PathBuf::from)
+        .context("no current etcd: run this with `scripts/tools.sh with faults -- …`, or set BELLWETHER_ETCD_CURRENT")
 }

@@ -1,0 +1,210 @@
+//! The model by itself, without anything real beside it: a healthy cluster, and each way of losing a leader.
+
+use std::time::Duration;
+
+use bellwether::election::{
+    Answer, Body, Call, CallError, CandidateRecord, Epoch, Identity, LeaseId, Revision, WallTime, WatchTarget,
+};
+
+use super::{Asked, Behaviour, Cluster, ClusterOptions, Extension, Output, Ticket};
+
+const LEASE: LeaseId = LeaseId(4711);
+const TTL: Duration = Duration::from_secs(15);
+
+struct Scene {
+    cluster: Cluster,
+    now: u64,
+    tickets: u64,
+    said: Vec<Output>,
+}
+
+impl Scene {
+    fn new(behaviour: Behaviour, extension: Extension, seed: u64) -> Self {
+        let election_timeout = Duration::from_secs(1);
+        let cluster = Cluster::new(ClusterOptions { members: 3, behaviour, extension, election_timeout, seed });
+        Self { cluster, now: 0, tickets: 0, said: Vec::new() }
+    }
+
+    fn wait(&mut self, seconds: f64) {
+        let until = self.now + u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).expect("short");
+        while let Some(at) = self.cluster.next_at().filter(|at| *at <= until) {
+            self.cluster.advance(at);
+        }
+        self.now = until;
+        self.cluster.advance(until);
+        while let Some(output) = self.cluster.poll_output() {
+            self.said.push(output);
+        }
+    }
+
+    fn send(&mut self, member: usize, asked: Asked) -> Ticket {
+        self.tickets += 1;
+        self.cluster.ask(self.now, member, Ticket(self.tickets), asked);
+        Ticket(self.tickets)
+    }
+
+    /// What was said to this ticket, waiting as long as the server may take.
+    fn said_to(&mut self, ticket: Ticket) -> Option<Output> {
+        for _ in 0..800 {
+            if let Some(place) = self.said.iter().position(|output| output.ticket() == ticket) {
+                return Some(self.said.remove(place));
+            }
+            self.wait(0.01);
+        }
+        None
+    }
+
+    fn call(&mut self, member: usize, call: Call) -> Result<Answer, CallError> {
+        let ticket = self.send(member, Asked::Call { identity: Identity::new("web-0"), call });
+        match self.said_to(ticket) {
+            Some(Output::Answered { result, .. }) => result,
+            other => panic!("no answer: {other:?}"),
+        }
+    }
+
+    fn keep_alive(&mut self, member: usize) -> Result<i64, CallError> {
+        let ticket = self.send(member, Asked::KeepAlive { lease: LEASE });
+        match self.said_to(ticket) {
+            Some(Output::KeptAlive { ttl_seconds, .. }) => Ok(ttl_seconds),
+            Some(Output::StreamEnded { error, .. }) => Err(error),
+            other => panic!("no answer: {other:?}"),
+        }
+    }
+
+    fn holds_lock(&mut self) {
+        self.call(0, Call::Grant { lease: LEASE, ttl: TTL }).expect("a grant");
+        let claim = Call::Claim { lease: LEASE, record: record() };
+        let answer = self.call(1, claim).expect("a claim");
+        assert!(matches!(answer.body, Body::Claimed { won: true, .. }));
+    }
+
+    fn leader(&self) -> usize {
+        self.cluster.leader().expect("a leader")
+    }
+}
+
+fn record() -> CandidateRecord {
+    CandidateRecord { epoch: Epoch(0), registered_at: WallTime::from_unix_nanos(0), leading_since: None }
+}
+
+/// Every cluster there is, many seeds of each.
+fn each(story: impl Fn(&mut Scene, Behaviour, Extension)) {
+    for behaviour in [Behaviour::WithStaleLeases, Behaviour::Current] {
+        for extension in [Extension::Full, Extension::Checkpointed] {
+            for seed in 0..20 {
+                story(&mut Scene::new(behaviour, extension, seed), behaviour, extension);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lease_lasts_while_it_is_kept_alive_and_takes_its_keys_along() {
+    each(|scene, _, _| {
+        scene.holds_lock();
+        for beat in 0..10 {
+            scene.wait(5.0);
+            assert_eq!(scene.keep_alive(beat % 3), Ok(15));
+        }
+        scene.tickets += 1;
+        scene.cluster.watch(scene.now, 2, Ticket(scene.tickets), WatchTarget::Lock, Revision(1));
+        scene.wait(14.9);
+        assert!(scene.cluster.lock().is_some());
+        scene.wait(0.7);
+        assert!(scene.cluster.lock().is_none() && !scene.cluster.has_lease(LEASE));
+        assert_eq!(scene.keep_alive(0), Ok(0));
+        let changes = scene.said.iter().filter(|output| matches!(output, Output::WatchChanged { .. })).count();
+        assert_eq!(changes, 2, "put and gone");
+        assert!(scene.cluster.stale_revokes().is_empty());
+    });
+}
+
+#[test]
+fn the_majority_goes_on_without_its_leader_in_three_seconds() {
+    each(|scene, _, extension| {
+        scene.holds_lock();
+        let (renewed, leader) = (scene.now, scene.leader());
+        match scene.now % 4 {
+            0 => scene.cluster.kill(scene.now, leader),
+            1 => scene.cluster.stop(scene.now, leader),
+            2 => scene.cluster.isolate(scene.now, leader, true),
+            _ => {
+                scene.cluster.stall(scene.now, leader);
+                scene.cluster.operate(scene.now, super::Operation::PutElsewhere);
+            }
+        }
+        scene.wait(6.5);
+        let next = scene.leader();
+        assert_ne!(next, leader);
+        assert_eq!(scene.cluster.elections() > 0, true);
+        assert!(matches!(scene.call(next, Call::Confirm).expect("a read").body, Body::Lock(Some(_))));
+        scene.wait(8.0 - 0.1);
+        assert!(scene.cluster.has_lease(LEASE), "nothing expires early");
+        let lasts = match extension {
+            Extension::Checkpointed => 15.6,
+            Extension::Full => 15.6 + 1.0 + 6.5,
+        };
+        scene.now = scene.now.max(renewed);
+        scene.wait(lasts - 14.0);
+        assert!(!scene.cluster.has_lease(LEASE), "and not much later");
+    });
+}
+
+#[test]
+fn a_stalled_leader_acknowledges_where_it_may_and_revokes_when_it_thaws() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(Behaviour::WithStaleLeases, Extension::Full, seed);
+        scene.holds_lock();
+        let old = scene.leader();
+        scene.cluster.stall(scene.now, old);
+        scene.cluster.operate(scene.now, super::Operation::PutElsewhere);
+        scene.wait(4.0);
+        let next = scene.leader();
+        assert_ne!(next, old);
+        assert_eq!(scene.keep_alive(old), Ok(15), "the first half");
+        for _ in 0..4 {
+            assert_eq!(scene.keep_alive(next), Ok(15));
+            scene.wait(5.0);
+        }
+        assert!(scene.cluster.has_lease(LEASE));
+        scene.cluster.unstall(scene.now, old);
+        scene.wait(0.2);
+        assert!(!scene.cluster.has_lease(LEASE), "the second half");
+        assert_eq!(scene.cluster.stale_revokes().len(), 1);
+    }
+}
+
+#[test]
+fn a_current_leader_does_neither() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(Behaviour::Current, Extension::Full, seed);
+        scene.holds_lock();
+        let old = scene.leader();
+        scene.cluster.stall(scene.now, old);
+        scene.cluster.operate(scene.now, super::Operation::PutElsewhere);
+        scene.wait(4.0);
+        let next = scene.leader();
+        assert!(scene.keep_alive(old).is_err());
+        for _ in 0..4 {
+            assert_eq!(scene.keep_alive(next), Ok(15));
+            scene.wait(5.0);
+        }
+        scene.cluster.unstall(scene.now, old);
+        scene.wait(1.0);
+        assert!(scene.cluster.has_lease(LEASE));
+        assert!(scene.cluster.stale_revokes().is_empty());
+    }
+}
+
+#[test]
+fn minutes_take_milliseconds() {
+    let mut scene = Scene::new(Behaviour::Current, Extension::Full, 1);
+    scene.holds_lock();
+    for minute in 0..10 {
+        scene.cluster.kill(scene.now, minute % 3);
+        scene.wait(30.0);
+        scene.cluster.restart(scene.now, minute % 3);
+        scene.wait(30.0);
+    }
+    assert!(scene.cluster.leader().is_some());
+}
