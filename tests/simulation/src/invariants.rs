@@ -129,10 +129,11 @@ impl Judge {
             } else {
                 no_leader_without_lease_and_key(*one, node, lock, &has_lease)?;
                 self.terms_only_grow(*one, node)?;
+                self.answers_hold_for_their_validity(now, *one)?;
             }
-            self.answers_hold_for_their_validity(now, *one)?;
             let until = node.promise(now);
-            let before = self.promises[one.node].filter(|before| before.term == one.term).map_or(0, |before| before.until);
+            let before =
+                self.promises[one.node].filter(|before| before.term == one.term).map_or(0, |before| before.until);
             self.promises[one.node] = Some(Promise { term: one.term, until: until.max(before) });
             self.led.insert(one.term);
         }
@@ -162,7 +163,10 @@ impl Judge {
             let Some(promise) = promise.filter(|promise| other != one.node && promise.until > now) else { continue };
             if !self.is_excused(promise.term) {
                 let left = Duration::from_nanos(promise.until - now);
-                let what = format!("{} leads {} while an answer of {other} for {} is good for {left:?}", one.node, one.term, promise.term);
+                let what = format!(
+                    "{} leads {} while an answer of {other} for {} is good for {left:?}",
+                    one.node, one.term, promise.term
+                );
                 return broken("answers_hold_for_their_validity", what);
             }
         }
@@ -171,7 +175,7 @@ impl Judge {
 
     /// The term fences what the answer cannot: a resource that has seen one refuses every lower one, which works only
     /// if each leader's is higher than all before. Terms grow within one history of the store, and from one to the next
-    /// with the epoch; who was there before the store was wiped must not lead with what it has since.
+    /// with the epoch; who has heard of a term must not lead a lower one even when the store has been wiped since.
     fn terms_only_grow(&mut self, one: Answering, node: &Node) -> Verdict {
         if let Some(highest) = self.highest {
             if one == highest {
@@ -179,9 +183,9 @@ impl Judge {
             }
             if one.term <= highest.term {
                 let what = format!("{} leads {} after {} led {}", one.node, one.term, highest.node, highest.term);
-                let began = node.process.as_ref().map_or(0, |process| process.started_at);
-                // Somebody who was started after the wipe with the old epoch cannot know better.
-                if self.wiped_at.is_none_or(|wiped_at| began < wiped_at || one.term.epoch > highest.term.epoch) {
+                // Who has heard of nothing that was lost with the old store cannot know better.
+                let knew = node.process.as_ref().is_some_and(|process| process.heard >= highest.term.token);
+                if self.wiped_at.is_none() || knew || one.term.epoch > highest.term.epoch {
                     return broken("terms_only_grow", what);
                 }
             }
@@ -276,7 +280,7 @@ impl Judge {
         {
             self.claims.entry(lock.create_revision).or_insert(holder);
         }
-        let Some(old) = old else { return Ok(()) };
+        let Some(old) = old.filter(|_| self.wiped_at != Some(now)) else { return Ok(()) };
         let token = old.create_revision;
         let by_old_server = self.weather == Weather::OldRevokes && !self.let_go.contains(&token);
         if self.touched.contains(&token) || now <= self.operator_until || by_old_server {
@@ -286,7 +290,7 @@ impl Judge {
         let gone = lock.is_none_or(|lock| lock.create_revision != token);
         let promise = self.promises.iter().flatten().find(|promise| promise.term.token == token && promise.until > now);
         match promise {
-            Some(promise) if gone && self.wiped_at != Some(now) => {
+            Some(promise) if gone => {
                 let left = Duration::from_nanos(promise.until - now);
                 let what = format!("the lock of {} is gone while an answer is good for {left:?}", promise.term);
                 broken("answers_hold_for_their_validity", what)

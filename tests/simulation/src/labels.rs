@@ -37,7 +37,6 @@ struct Wanted {
 pub(crate) struct Patch {
     pub(crate) by: usize,
     pub(crate) life: u64,
-    id: OpId,
     pod: usize,
     version: u64,
     leads: bool,
@@ -68,7 +67,13 @@ pub(crate) struct Labels {
 
 impl Labels {
     pub(crate) fn new(seed: u64, pods: usize) -> Self {
-        Self { pods: vec![Pod::default(); pods], wanted: vec![None; pods], looks: vec![0; pods], away_until: 0, dice: Dice::of(seed, "labels") }
+        Self {
+            pods: vec![Pod::default(); pods],
+            wanted: vec![None; pods],
+            looks: vec![0; pods],
+            away_until: 0,
+            dice: Dice::of(seed, "labels"),
+        }
     }
 
     pub(crate) fn api_server_goes_away(&mut self, until: u64) {
@@ -102,11 +107,10 @@ impl Labels {
             return vec![Next::Looks(self.dice.nanos(TRIES_AGAIN_AFTER, TRIES_AGAIN_AFTER * 2))];
         }
         let mut next = Vec::new();
-        let id = wanted.publication.id;
         let mut patch = |labels: &mut Self, pod: usize, leads: bool, term: Option<Term>, most: Duration| {
             let version = labels.pods[pod].version;
             let lands = labels.dice.nanos(Duration::from_millis(1), most);
-            next.push(Next::Lands(lands, Patch { by: node, life, id, pod, version, leads, term }));
+            next.push(Next::Lands(lands, Patch { by: node, life, pod, version, leads, term }));
         };
         let slow = if self.dice.once_in(10) { Duration::from_secs(2) } else { Duration::from_millis(40) };
         match wanted.publication.role {
@@ -116,7 +120,8 @@ impl Labels {
                         patch(self, other, false, Some(term), slow);
                     }
                 }
-                if !(self.pods[node].leads && self.pods[node].term == Some(term)) && self.pods[node].term <= Some(term) {
+                if !(self.pods[node].leads && self.pods[node].term == Some(term)) && self.pods[node].term <= Some(term)
+                {
                     patch(self, node, true, Some(term), slow);
                 }
             }

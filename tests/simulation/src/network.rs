@@ -110,7 +110,11 @@ impl Network {
     }
 
     fn conditions(&self, now: u64, node: usize, member: usize) -> impl Iterator<Item = Condition> {
-        self.links[node][member].0.iter().filter(move |laid| laid.from <= now && laid.until > now).map(|laid| laid.condition)
+        self.links[node][member]
+            .0
+            .iter()
+            .filter(move |laid| laid.from <= now && laid.until > now)
+            .map(|laid| laid.condition)
     }
 
     /// Forgets conditions that are over.
@@ -120,8 +124,7 @@ impl Network {
 
     /// Whether nothing gets through in this direction, held back or not.
     pub(crate) fn is_cut(&self, now: u64, node: usize, member: usize, direction: Direction) -> bool {
-        self.conditions(now, node, member)
-            .any(|condition| condition.cuts(direction))
+        self.conditions(now, node, member).any(|condition| condition.cuts(direction))
     }
 
     /// Whether it has been cut all the time since then, or nearly: conditions that began later do not count.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bellwether::election::{
-    Answer, CallError, Candidate, Epoch, Event, Identity, Instant, OpId, PublicState, Settings, StreamId, Term,
-    Timings, View, WatchId,
+    Answer, CallError, Candidate, Epoch, Event, Identity, Instant, OpId, PublicState, Revision, Settings, StreamId,
+    Term, Timings, View, WatchId,
 };
 
 use crate::clock::{Clock, nanos};
@@ -85,8 +85,8 @@ pub(crate) struct Process {
     pub(crate) promised: Option<Instant>,
     /// Of the control that confirms beside: reads that left with a keep-alive, by member.
     pub(crate) beside: BTreeMap<usize, Beside>,
-    /// When it started.
-    pub(crate) started_at: u64,
+    /// The highest revision it has heard of.
+    pub(crate) heard: Revision,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +164,7 @@ impl Node {
             timer: 0,
             promised: None,
             beside: BTreeMap::new(),
-            started_at: now,
+            heard: Revision(0),
         });
     }
 

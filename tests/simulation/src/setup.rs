@@ -37,7 +37,8 @@ impl Setup {
         // one, so this and an unnoticed stop of the guest (a quarter) leave a part of the margin unused, and no more.
         let allowed = timings.safety_margin().as_nanos() * 1_000_000 / timings.lease_ttl().as_nanos() / 3;
         let allowed = i64::try_from(allowed).expect("less than a million");
-        let drifts = (0..candidates).map(|_| [-allowed, -allowed / 3, 0, allowed / 2, allowed][dice.below(5)]).collect();
+        let drifts =
+            (0..candidates).map(|_| [-allowed, -allowed / 3, 0, allowed / 2, allowed][dice.below(5)]).collect();
         let members = [1, 3, 3, 3, 3, 5][dice.below(6)];
         let behaviour = match scenario.weather {
             Weather::OldRevokes => Behaviour::WithStaleLeases,

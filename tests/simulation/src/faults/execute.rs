@@ -34,7 +34,9 @@ impl World {
                 self.each_link(who, which).into_iter().for_each(|(node, member)| self.resets(node, member));
                 true
             }
-            Fault::Slow { who, which, ways, most, lasts } => self.lay(who, which, lasts, Condition::Slow { ways, most }),
+            Fault::Slow { who, which, ways, most, lasts } => {
+                self.lay(who, which, lasts, Condition::Slow { ways, most })
+            }
             Fault::Lossy { who, which, one_in, lasts } => self.lay(who, which, lasts, Condition::Lossy { one_in }),
             Fault::Repeat { who, which, lasts } => self.lay(who, which, lasts, Condition::Repeating),
             Fault::Fade { ways, slow, gone } => self.fades(ways, slow, gone),

@@ -43,55 +43,153 @@ pub(crate) enum WatchTrouble {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     // ---- the network
-    Cut { who: Who, which: Which, ways: Ways, hold: bool, lasts: Duration },
-    Refuse { who: Who, which: Which, lasts: Duration },
-    Reset { who: Who, which: Which },
-    Slow { who: Who, which: Which, ways: Ways, most: Duration, lasts: Duration },
-    Lossy { who: Who, which: Which, one_in: u64, lasts: Duration },
-    Repeat { who: Who, which: Which, lasts: Duration },
+    Cut {
+        who: Who,
+        which: Which,
+        ways: Ways,
+        hold: bool,
+        lasts: Duration,
+    },
+    Refuse {
+        who: Who,
+        which: Which,
+        lasts: Duration,
+    },
+    Reset {
+        who: Who,
+        which: Which,
+    },
+    Slow {
+        who: Who,
+        which: Which,
+        ways: Ways,
+        most: Duration,
+        lasts: Duration,
+    },
+    Lossy {
+        who: Who,
+        which: Which,
+        one_in: u64,
+        lasts: Duration,
+    },
+    Repeat {
+        who: Who,
+        which: Which,
+        lasts: Duration,
+    },
     /// Slow at first, then none.
-    Fade { ways: Ways, slow: Duration, gone: Duration },
-    Watch { who: Who, trouble: WatchTrouble, nth: usize },
+    Fade {
+        ways: Ways,
+        slow: Duration,
+        gone: Duration,
+    },
+    Watch {
+        who: Who,
+        trouble: WatchTrouble,
+        nth: usize,
+    },
     // ---- processes and machines
-    Pause { who: Who, lasts: Duration },
-    PauseInTurn { who: Who, place: Place, lasts: Duration },
-    StopGuest { who: Who, lasts: Duration },
+    Pause {
+        who: Who,
+        lasts: Duration,
+    },
+    PauseInTurn {
+        who: Who,
+        place: Place,
+        lasts: Duration,
+    },
+    StopGuest {
+        who: Who,
+        lasts: Duration,
+    },
     /// In nanoseconds, forward or back.
-    WallJump { who: Who, by: i64 },
-    Starve { who: Who, most: Duration, lasts: Duration },
-    Kill { who: Who, rest: Duration },
-    Terminate { who: Who, rest: Duration },
-    Resign { who: Who, cooldown: Duration },
-    RenewCredentials { who: Who },
+    WallJump {
+        who: Who,
+        by: i64,
+    },
+    Starve {
+        who: Who,
+        most: Duration,
+        lasts: Duration,
+    },
+    Kill {
+        who: Who,
+        rest: Duration,
+    },
+    Terminate {
+        who: Who,
+        rest: Duration,
+    },
+    Resign {
+        who: Who,
+        cooldown: Duration,
+    },
+    RenewCredentials {
+        who: Who,
+    },
     // ---- etcd
     Member(MemberFault),
     // ---- operators
     Operator(OperatorFault),
     // ---- labels
-    ApiServerAway { lasts: Duration },
+    ApiServerAway {
+        lasts: Duration,
+    },
 }
 
 /// One fault of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemberFault {
-    Kill { which: Which, rest: Duration },
-    Stop { which: Which, lasts: Duration },
-    StallDisk { which: Which, lasts: Duration },
+    Kill {
+        which: Which,
+        rest: Duration,
+    },
+    Stop {
+        which: Which,
+        lasts: Duration,
+    },
+    StallDisk {
+        which: Which,
+        lasts: Duration,
+    },
     /// From the other members; clients reach it.
-    Isolate { which: Which, lasts: Duration },
+    Isolate {
+        which: Which,
+        lasts: Duration,
+    },
     /// One way, between two of them.
-    CutOneWay { from: usize, to: usize, lasts: Duration },
+    CutOneWay {
+        from: usize,
+        to: usize,
+        lasts: Duration,
+    },
     /// It applies late what the others have agreed on.
-    Lag { which: Which, lag: Duration, lasts: Duration },
+    Lag {
+        which: Which,
+        lag: Duration,
+        lasts: Duration,
+    },
     /// It is taken out, and another put into its place.
-    Replace { member: usize, rest: Duration },
+    Replace {
+        member: usize,
+        rest: Duration,
+    },
     /// Its disk stalls while the way of the leading candidate's keep-alives to it is slow.
-    StallUnderLoad { slow: Duration, lasts: Duration },
+    StallUnderLoad {
+        slow: Duration,
+        lasts: Duration,
+    },
     Elect,
     Compact,
-    NoSpace { lasts: Duration },
+    NoSpace {
+        lasts: Duration,
+    },
     /// The store is restored, from nothing or from an early backup: nobody may lead until restarted with a higher epoch.
-    Wipe { down: Duration, restart_after: Duration, to_backup: bool },
+    Wipe {
+        down: Duration,
+        restart_after: Duration,
+        to_backup: bool,
+    },
 }
 
 /// One deed of an operator.
@@ -99,11 +197,17 @@ pub(crate) enum MemberFault {
 pub(crate) enum OperatorFault {
     DeleteLock,
     /// Over the lock key, with its own lease or another one that expires soon.
-    PutOverLock { keep_lease: bool },
+    PutOverLock {
+        keep_lease: bool,
+    },
     /// A lock key without a lease blocks everybody, until it is deleted.
-    PutWithoutLease { clear_after: Duration },
+    PutWithoutLease {
+        clear_after: Duration,
+    },
     RevokeLease,
-    DeleteCandidate { who: Who },
+    DeleteCandidate {
+        who: Who,
+    },
 }
 
 impl Fault {

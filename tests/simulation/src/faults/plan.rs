@@ -24,7 +24,8 @@ pub(crate) struct Planned {
 
 /// The whole plan of a scenario, left out ones included.
 pub(crate) fn plan(scenario: &Scenario, setup: &Setup) -> Vec<Planned> {
-    let mut planner = Planner { dice: Dice::of(scenario.seed, "plan"), setup: setup.clone(), weather: scenario.weather };
+    let mut planner =
+        Planner { dice: Dice::of(scenario.seed, "plan"), setup: setup.clone(), weather: scenario.weather };
     let mut plan = Vec::new();
     // First let somebody lead.
     let mut at = nanos(setup.timings.lease_ttl().min(Duration::from_secs(5)));
@@ -177,8 +178,7 @@ impl Planner {
     }
 
     fn watch(&mut self) -> Fault {
-        let troubles =
-            [WatchTrouble::Compacted, WatchTrouble::Ends, WatchTrouble::LosesNext, WatchTrouble::Silent];
+        let troubles = [WatchTrouble::Compacted, WatchTrouble::Ends, WatchTrouble::LosesNext, WatchTrouble::Silent];
         Fault::Watch { who: self.somebody(), trouble: troubles[self.dice.below(4)], nth: self.dice.below(4) }
     }
 

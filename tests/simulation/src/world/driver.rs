@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bellwether::election::{Effect, Epoch, Event, Notice, OpId};
+use bellwether::election::{Effect, Epoch, Event, Notice, OpId, Revision};
 
 use super::{Happening, World};
 use crate::invariants::{effects_per_input_are_bounded, no_hot_loop, queues_are_bounded};
@@ -124,12 +124,16 @@ impl World {
     fn next_turn(&mut self, node: usize) {
         let process = self.nodes[node].process.as_mut().expect("its loop waits");
         let event = process.inbox.pop_front();
-        let (leads, tells_of_lock) = (process.published.lead.map(|lead| lead.term), match &event {
-            Some(Event::WatchChanged { watch, change, .. }) => {
-                process.watches.get(watch).filter(|open| open.on_lock).map(|_| change.clone())
-            }
-            Some(_) | None => None,
-        });
+        let (leads, tells_of_lock) = (
+            process.published.lead.map(|lead| lead.term),
+            match &event {
+                Some(Event::WatchChanged { watch, change, .. }) => {
+                    process.watches.get(watch).filter(|open| open.on_lock).map(|_| change.clone())
+                }
+                Some(_) | None => None,
+            },
+        );
+        process.heard = process.heard.max(event.as_ref().map_or(Revision(0), revision_in));
         if let Some(change) = tells_of_lock {
             self.judge.is_told(node, leads, &change);
         }
@@ -190,7 +194,8 @@ impl World {
             self.stop_in_turn(node, "between view and effects", lasts);
         } else {
             let late = it.lateness(self.now);
-            let most = if self.dice.once_in(50) { Duration::from_millis(5) } else { Duration::from_micros(50) };
+            // Now and then somebody else gets the processor in between.
+            let most = if self.dice.once_in(8) { Duration::from_millis(20) } else { Duration::from_micros(50) };
             let gap = self.dice.nanos(Duration::from_micros(1), late.unwrap_or(most));
             self.after(gap, Happening::Step { node, life });
         }
@@ -269,5 +274,23 @@ impl World {
             }
             None => self.after(1, Happening::Tells { node, life, event: Event::AnswersSettled { id: op } }),
         }
+    }
+}
+
+/// The revision in the header of what etcd said; 0 where it said nothing.
+const fn revision_in(event: &Event) -> Revision {
+    match event {
+        Event::Answered { result: Ok(answer), .. } => answer.header.revision,
+        Event::KeepAliveAnswered { header, .. }
+        | Event::WatchCreated { header, .. }
+        | Event::WatchChanged { header, .. } => header.revision,
+        Event::Answered { result: Err(_), .. }
+        | Event::StreamEnded { .. }
+        | Event::WatchEnded { .. }
+        | Event::AnswersSettled { .. }
+        | Event::Published { .. }
+        | Event::Stop
+        | Event::Resign { .. }
+        | Event::CredentialsRenewed => Revision(0),
     }
 }

@@ -72,11 +72,16 @@ pub(crate) enum MemberTurn {
     Stalls(usize),
     DiskWrites(usize),
     Rejoins(usize),
-    Mends { from: usize, to: usize },
+    Mends {
+        from: usize,
+        to: usize,
+    },
     KeepsUp(usize),
     Joins(usize),
     SpaceIsBack,
-    StoreIsBack { to_backup: bool },
+    StoreIsBack {
+        to_backup: bool,
+    },
     LockIsCleared,
 }
 

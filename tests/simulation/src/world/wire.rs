@@ -94,7 +94,9 @@ impl World {
         let due = self.nodes[node].clock.reading(self.now).boot.after(timeout);
         let due = self.nodes[node].clock.true_time(due);
         self.at(due, Happening::CallTimesOut { node, life, op: id });
-        if call == Call::Confirm && self.control == Some(Control::ConfirmBeside) && self.answers_from_beside(node, member, id)
+        if call == Call::Confirm
+            && self.control == Some(Control::ConfirmBeside)
+            && self.answers_from_beside(node, member, id)
         {
             return;
         }
@@ -270,7 +272,9 @@ impl World {
             (Waiting::Watch(watch), Output::WatchChanged { header, change, .. }) => {
                 What::Event(Event::WatchChanged { watch, header, change })
             }
-            (Waiting::Watch(watch), Output::WatchEnded { error, .. }) => What::Event(Event::WatchEnded { watch, error }),
+            (Waiting::Watch(watch), Output::WatchEnded { error, .. }) => {
+                What::Event(Event::WatchEnded { watch, error })
+            }
             (Waiting::Nobody, _) => return,
             (waiting, output) => unreachable!("{waiting:?} is answered with {output:?}"),
         };
@@ -392,7 +396,11 @@ impl World {
         let mut burst = Vec::new();
         for held in std::mem::take(&mut self.held) {
             let free = if held.direction == Direction::To { to } else { back };
-            if held.node == node && held.member == member && free { burst.push(held.what) } else { self.held.push(held) }
+            if held.node == node && held.member == member && free {
+                burst.push(held.what)
+            } else {
+                self.held.push(held)
+            }
         }
         for (place, what) in burst.into_iter().enumerate() {
             self.after(BURST_GAP * (1 + place as u64), what);
