@@ -12,5 +12,7 @@ mod members;
 mod network;
 mod operator;
 mod secured;
+mod stalled_disk;
 mod store;
 mod thaw;
+mod wall_clock;
