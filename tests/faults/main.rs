@@ -9,6 +9,7 @@ mod flock;
 mod handover;
 mod hosts;
 mod members;
+mod mixed;
 mod network;
 mod operator;
 mod secured;
