@@ -5,6 +5,7 @@
 //! `BELLWETHER_TRIALS=20 make test ARGS='--test faults bounds::'`.
 
 mod figures;
+mod muffler;
 mod scene;
 
 mod connections;
@@ -12,3 +13,4 @@ mod etcd_leader;
 mod handover;
 mod partition;
 mod quorum;
+mod watch;
