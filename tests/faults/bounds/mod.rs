@@ -6,11 +6,14 @@
 
 mod figures;
 mod muffler;
+mod newcomer;
 mod scene;
 
 mod connections;
 mod etcd_leader;
 mod handover;
+mod membership;
 mod partition;
 mod quorum;
+mod upkeep;
 mod watch;
