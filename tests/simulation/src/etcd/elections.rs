@@ -4,7 +4,7 @@
 //! which leader from a majority, and what follows after how long.
 
 use super::agenda::Step;
-use super::members::{Member, Part, Timer};
+use super::members::{Disk, Member, Part, Process, Timer};
 use super::{Behaviour, CallErrorKind, Cluster, error, nanos};
 
 /// How long a message between members takes, in nanoseconds.
@@ -149,9 +149,8 @@ impl Cluster {
     /// Asks for votes. Who hears from a leader gives none, nor who has more of the log.
     fn stand(&mut self, member: usize) {
         self.set_lead(member, None);
-        if self.members[member].disk_stalled {
-            // A vote, its own included, is written down first.
-            self.members[member].stuck = true;
+        // A vote, its own included, is written down first.
+        if !self.members[member].writes() {
             return;
         }
         let asks_first = self.options.behaviour == Behaviour::Current;
@@ -179,7 +178,7 @@ impl Cluster {
             return true;
         }
         let hears_another = self.heard(voter).is_some() || self.leads_a_majority(voter);
-        self.in_contact(member, voter) && !self.members[voter].disk_stalled && !hears_another
+        self.in_contact(member, voter) && self.members[voter].disk == Disk::Works && !hears_another
     }
 
     fn lead(&mut self, member: usize, term: u64) {
@@ -255,16 +254,19 @@ impl Cluster {
 
     /// Whether a message that is under way gets there: cut in the meantime, or no process.
     pub(super) fn gets_through(&self, from: usize, to: usize) -> bool {
-        from == to || !self.is_cut(from, to) && self.members[to].running
+        from == to || !self.is_cut(from, to) && self.members[to].is_running()
     }
 
     /// Puts off what has reached a stopped process; drops what was for one that is gone.
     pub(super) fn reach(&mut self, step: Step) -> Option<Step> {
         let member = &mut self.members[step.member()];
-        if member.stopped {
-            member.held.push(step);
-            return None;
+        match member.process {
+            Process::Runs => Some(step),
+            Process::Stopped => {
+                member.held.push(step);
+                None
+            }
+            Process::Gone => None,
         }
-        member.running.then_some(step)
     }
 }

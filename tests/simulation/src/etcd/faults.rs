@@ -4,7 +4,7 @@ use bellwether::election::{Identity, LeaseId, MemberId, Revision};
 
 use super::agenda::Step;
 use super::log::{Log, Proposal};
-use super::members::{Member, Part};
+use super::members::{Disk, Member, Part, Process};
 use super::store::{Command, Store};
 use super::{Behaviour, Cluster, Snapshot};
 
@@ -55,8 +55,8 @@ impl Cluster {
     pub fn restart(&mut self, now: u64, member: usize) {
         self.advance(now);
         let me = &mut self.members[member];
-        if !me.running && !me.removed {
-            me.running = true;
+        if !me.is_running() && !me.removed {
+            me.process = Process::Runs;
             self.recheck();
         }
     }
@@ -64,8 +64,8 @@ impl Cluster {
     /// SIGSTOP: what reaches it from now on waits.
     pub fn stop(&mut self, now: u64, member: usize) {
         self.advance(now);
-        if self.members[member].running {
-            self.members[member].stopped = true;
+        if self.members[member].is_running() {
+            self.members[member].process = Process::Stopped;
             self.recheck();
         }
     }
@@ -73,10 +73,10 @@ impl Cluster {
     /// SIGCONT: it goes on with what it knew.
     pub fn cont(&mut self, now: u64, member: usize) {
         self.advance(now);
-        if !self.members[member].stopped {
+        if self.members[member].process != Process::Stopped {
             return;
         }
-        self.members[member].stopped = false;
+        self.members[member].process = Process::Runs;
         if self.members[member].part == Part::Leader {
             self.wakes_with_expired_leases(member);
             // Whether it notices that it has not ticked for a while depends on what it comes to first.
@@ -90,15 +90,18 @@ impl Cluster {
     /// From now on, a write to this member's disk does not return; the first one stops its raft.
     pub fn stall(&mut self, now: u64, member: usize) {
         self.advance(now);
-        self.members[member].disk_stalled = true;
+        let me = &mut self.members[member];
+        if me.disk == Disk::Works {
+            me.disk = Disk::Stalls;
+        }
     }
 
     /// Its disk writes again, what had to wait first.
     pub fn unstall(&mut self, now: u64, member: usize) {
         self.advance(now);
-        self.members[member].disk_stalled = false;
-        if self.members[member].stuck {
-            self.members[member].stuck = false;
+        let was_stuck = self.members[member].is_stuck();
+        self.members[member].disk = Disk::Works;
+        if was_stuck {
             if self.members[member].part == Part::Leader && self.members[member].term == self.term {
                 self.send_queued_revokes(member);
             }
@@ -219,8 +222,8 @@ impl Cluster {
         self.truth = store.clone();
         for member in &mut self.members {
             let (removed, lag) = (member.removed, member.lag);
-            *member = Member { removed, lag, running: !removed, ..Member::new(member.id, store.clone()) };
-            member.term = 1;
+            let process = if removed { Process::Gone } else { Process::Runs };
+            *member = Member { removed, lag, process, term: 1, ..Member::new(member.id, store.clone()) };
         }
         self.recheck();
     }

@@ -124,14 +124,15 @@ impl Cluster {
 
     fn expires(&mut self, member: usize, lease: LeaseId) {
         let me = &mut self.members[member];
-        match (self.options.behaviour, me.is_moving() && !me.doubtful) {
-            (Behaviour::WithStaleLeases, true) | (Behaviour::Current, true) => {
-                self.propose_revoke(member, lease, false)
-            }
+        if me.is_moving() && !me.doubtful {
+            self.propose_revoke(member, lease, false);
+            return;
+        }
+        match self.options.behaviour {
             // Raft takes the proposal and cannot send it anywhere, for now.
-            (Behaviour::WithStaleLeases, false) => me.queued_revokes.push(lease),
+            Behaviour::WithStaleLeases => me.queued_revokes.push(lease),
             // A current server finds that it cannot be sure to lead.
-            (Behaviour::Current, false) => {}
+            Behaviour::Current => {}
         }
     }
 

@@ -10,6 +10,25 @@ use super::lessor::Lessor;
 use super::log::Proposal;
 use super::store::Store;
 
+/// What the kernel knows of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Process {
+    Runs,
+    /// SIGSTOP.
+    Stopped,
+    Gone,
+}
+
+/// What a server's disk does with a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    Works,
+    /// The next write will not return.
+    Stalls,
+    /// One has not returned: raft does not move, while everything that needs none goes on.
+    Holds,
+}
+
 /// What a server believes of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -78,16 +97,10 @@ pub(super) struct Watch {
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) id: MemberId,
-    /// Its process exists.
-    pub(super) running: bool,
-    /// SIGSTOP.
-    pub(super) stopped: bool,
+    pub(super) process: Process,
+    pub(super) disk: Disk,
     /// Not of the cluster any more.
     pub(super) removed: bool,
-    /// The next write will not return.
-    pub(super) disk_stalled: bool,
-    /// A write has not returned: raft does not move, while everything that needs none goes on.
-    pub(super) stuck: bool,
     /// Leads, but has been stopped and not ticked yet: a current server looks twice before it acts on a lease.
     pub(super) doubtful: bool,
     pub(super) part: Part,
@@ -127,11 +140,9 @@ impl Member {
     pub(super) fn new(id: MemberId, store: Store) -> Self {
         Self {
             id,
-            running: true,
-            stopped: false,
+            process: Process::Runs,
+            disk: Disk::Works,
             removed: false,
-            disk_stalled: false,
-            stuck: false,
             doubtful: false,
             part: Part::Follower,
             term: 0,
@@ -156,21 +167,40 @@ impl Member {
         }
     }
 
+    /// Whether there is a process, stopped or not.
+    pub(super) fn is_running(&self) -> bool {
+        self.process != Process::Gone
+    }
+
     /// Whether it is a process that runs.
-    pub(super) const fn is_awake(&self) -> bool {
-        self.running && !self.stopped
+    pub(super) fn is_awake(&self) -> bool {
+        self.process == Process::Runs
+    }
+
+    /// Whether raft waits for its disk.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.disk == Disk::Holds
     }
 
     /// Whether its raft moves.
-    pub(super) const fn is_moving(&self) -> bool {
-        self.is_awake() && !self.stuck
+    pub(super) fn is_moving(&self) -> bool {
+        self.is_awake() && !self.is_stuck()
+    }
+
+    /// Writes to its disk; whether that returns.
+    pub(super) fn writes(&mut self) -> bool {
+        if self.disk == Disk::Stalls {
+            self.disk = Disk::Holds;
+        }
+        self.disk == Disk::Works
     }
 
     /// What the process knew is gone; what is on the disk stays.
     pub(super) fn loses_memory(&mut self) {
-        self.running = false;
-        self.stopped = false;
-        self.stuck = false;
+        self.process = Process::Gone;
+        if self.is_stuck() {
+            self.disk = Disk::Stalls;
+        }
         self.doubtful = false;
         self.part = Part::Follower;
         self.lead = None;

@@ -65,7 +65,7 @@ impl Cluster {
         let again = Step::RenewalTried { member, lease, id };
         match me.lead {
             None => self.agenda.add(self.now + nanos(self.options.election_timeout), again),
-            Some(to) if !self.members[to].running => self.agenda.add(self.now + AGAIN, again),
+            Some(to) if !self.members[to].is_running() => self.agenda.add(self.now + AGAIN, again),
             Some(to) => {
                 // Through a cut it never arrives, and nobody says so.
                 if self.gets_through(member, to) {
@@ -96,7 +96,7 @@ impl Cluster {
         let me = &self.members[member];
         match self.options.behaviour {
             Behaviour::WithStaleLeases => true,
-            Behaviour::Current => !me.stuck && (!me.doubtful || self.leads_a_majority(member)),
+            Behaviour::Current => !me.is_stuck() && (!me.doubtful || self.leads_a_majority(member)),
         }
     }
 
@@ -140,7 +140,7 @@ impl Cluster {
             (Part::Follower, None) => error(CallErrorKind::Unavailable, "etcdserver: no leader"),
             (Part::Follower, Some(_)) => error(CallErrorKind::Unavailable, "etcdserver: request timed out"),
         };
-        self.give_up_renewal(member, lease, why);
+        self.give_up_renewal(member, lease, &why);
     }
 
     fn take_first(&mut self, member: usize, lease: LeaseId) -> Option<(Ticket, Header)> {
@@ -156,7 +156,7 @@ impl Cluster {
     }
 
     /// The stream ends, and with it who is next in line.
-    fn give_up_renewal(&mut self, member: usize, lease: LeaseId, why: CallError) {
+    fn give_up_renewal(&mut self, member: usize, lease: LeaseId, why: &CallError) {
         for renewal in self.members[member].renewals.remove(&lease).unwrap_or_default() {
             self.end_stream(renewal.ticket, why.clone());
         }
@@ -190,7 +190,7 @@ impl Cluster {
         }
         let leases: Vec<LeaseId> = self.members[member].renewals.keys().copied().collect();
         for lease in leases {
-            self.give_up_renewal(member, lease, no_leader.clone());
+            self.give_up_renewal(member, lease, &no_leader);
         }
     }
 }

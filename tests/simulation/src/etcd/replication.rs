@@ -21,7 +21,7 @@ impl Cluster {
             // Into a log that nobody will follow.
             (Part::Leader, _) => {}
             // What raft has taken and cannot send yet.
-            (Part::Follower, Some(_)) if me.stuck => me.blocked.push_back(proposal),
+            (Part::Follower, Some(_)) if me.is_stuck() => me.blocked.push_back(proposal),
             (Part::Follower, None) => me.blocked.push_back(proposal),
             (Part::Follower, Some(lead)) => {
                 if self.gets_through(member, lead) {
@@ -36,8 +36,7 @@ impl Cluster {
         self.log.append(Entry { term: self.term, proposal });
         self.replicate();
         // Its own write comes last: what it sent before, it has sent.
-        if self.members[leader].disk_stalled {
-            self.members[leader].stuck = true;
+        if !self.members[leader].writes() {
             self.recheck();
         }
     }
@@ -79,8 +78,7 @@ impl Cluster {
         if term != self.term || me.term != term || lost {
             return;
         }
-        if me.disk_stalled {
-            me.stuck = true;
+        if !me.writes() {
             self.recheck();
             return;
         }
@@ -125,7 +123,7 @@ impl Cluster {
     /// A follower hears what is committed. Who has been told of a log that is not there any more has not.
     pub(super) fn learn(&mut self, member: usize, upto: u64) {
         let me = &mut self.members[member];
-        if me.stuck || upto > me.stored.min(self.log.commit) {
+        if me.is_stuck() || upto > me.stored.min(self.log.commit) {
             me.applying = me.applied;
             return;
         }

@@ -123,7 +123,7 @@ impl Cluster {
 
     pub(super) fn proposal_timed_out(&mut self, member: usize, id: u64) {
         let me = &mut self.members[member];
-        if !me.stuck {
+        if !me.is_stuck() {
             me.blocked.retain(|proposal| proposal.origin.is_none_or(|origin| origin.id != id));
         }
         if let Some(ticket) = me.waiting.remove(&id) {

@@ -171,7 +171,9 @@ impl Store {
         let mut candidates: Vec<CandidateKey> = self.candidates.values().cloned().collect();
         candidates.sort_by_key(|key| key.create_revision);
         let ahead = before.map_or_else(Vec::new, |before| {
-            candidates.iter().rev().filter(|key| key.create_revision < before).take(2).cloned().collect()
+            // The newest that it may have; 0 would be no bound.
+            let newest = if before.0 > 1 { before.0 - 1 } else { i64::MAX };
+            candidates.iter().rev().filter(|key| key.create_revision.0 <= newest).take(2).cloned().collect()
         });
         let candidates_total = u64::try_from(candidates.len()).expect("no more candidates than that");
         candidates.truncate(CANDIDATES_LISTED);

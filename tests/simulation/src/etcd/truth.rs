@@ -2,7 +2,7 @@
 
 use bellwether::election::{CandidateKey, Identity, LeaseId, LockKey, Revision};
 
-use super::members::Part;
+use super::members::{Part, Process};
 use super::{Cluster, StaleRevoke};
 
 impl Cluster {
@@ -44,20 +44,20 @@ impl Cluster {
 
     /// The members that believe to lead: more than one while a replaced leader does not know.
     pub fn self_styled_leaders(&self) -> impl Iterator<Item = usize> + '_ {
-        let leads = |member: &usize| self.members[*member].part == Part::Leader && self.members[*member].running;
+        let leads = |member: &usize| self.members[*member].part == Part::Leader && self.members[*member].is_running();
         (0..self.members.len()).filter(leads)
     }
 
     /// Whether the member's process exists, stopped or not: if not, its kernel refuses connections.
     #[must_use]
     pub fn is_running(&self, member: usize) -> bool {
-        self.members[member].running
+        self.members[member].is_running()
     }
 
     /// Whether the member's process exists and is stopped: its kernel accepts, nothing answers.
     #[must_use]
     pub fn is_stopped(&self, member: usize) -> bool {
-        self.members[member].stopped
+        self.members[member].process == Process::Stopped
     }
 
     /// How often a leader has been elected since the start.
