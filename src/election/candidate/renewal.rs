@@ -77,8 +77,7 @@ impl Candidate {
             LeaseState::Held(lease) => match lease.attempts.as_slice() {
                 [] if now.boot >= lease.renew_at => self.renew(now),
                 [first] if lease.hedge_at.is_some_and(|at| now.boot >= at) => {
-                    // Each hedge that fails makes the attempt beside it due to be hedged: without an end, if nothing
-                    // is heard.
+                    // Hedges of hedges would go on for ever: they end like renewals when nothing is heard.
                     let other = self.endpoints.other_than(first.stream.endpoint).filter(|_| !self.is_unheard(now));
                     if let Some(other) = other {
                         self.start_attempt(now, other);
