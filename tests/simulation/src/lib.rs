@@ -4,7 +4,16 @@
 //! [`run`] plays it, and what it broke, if anything, is a [`Violation`] with the story that led there.
 #![expect(clippy::unchecked_time_subtraction, reason = "a world that subtracts too much should panic")]
 
+mod clock;
+mod dice;
 pub mod etcd;
+mod faults;
+mod invariants;
+mod labels;
+mod network;
+mod node;
 mod scenario;
+mod setup;
+mod world;
 
 pub use scenario::{Control, Outcome, Scenario, Tally, Violation, Weather, run};

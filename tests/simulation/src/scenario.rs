@@ -1,10 +1,14 @@
 //! What a seed decides, and what comes of it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bellwether::election::{PublicState, Reason};
+
+use crate::world::World;
 
 /// What goes wrong in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +101,48 @@ pub struct Tally {
 }
 
 /// Plays a scenario, with a protection taken away or none.
+///
+/// A protection of the candidate can only be taken away in builds with the `sabotage` feature.
 #[must_use]
-pub fn run(_scenario: &Scenario, _control: Option<Control>) -> Outcome {
-    Outcome { verdict: Ok(()), story: Vec::new(), tally: Tally::default() }
+pub fn run(scenario: &Scenario, control: Option<Control>) -> Outcome {
+    let _given_back = TakenAway::from(control);
+    let mut world = World::new(scenario, control);
+    let played = catch_unwind(AssertUnwindSafe(|| world.play()));
+    let panicked = played.err().map(|panic| Violation { invariant: "panic", what: words_of(&panic) });
+    let World { story, tally, broken, .. } = world;
+    Outcome { verdict: broken.or(panicked).map_or(Ok(()), Err), story, tally }
+}
+
+fn words_of(panic: &Box<dyn Any + Send>) -> String {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    words.unwrap_or("without words").to_owned()
+}
+
+/// A protection is away as long as this lives, on this thread.
+struct TakenAway;
+
+impl TakenAway {
+    #[cfg(feature = "sabotage")]
+    fn from(control: Option<Control>) -> Self {
+        let protection = match control {
+            Some(Control::Candidate(protection)) => Some(protection),
+            Some(Control::ViewAfterEffects | Control::ConfirmBeside) | None => None,
+        };
+        bellwether::protections::Protections::take_away(protection);
+        Self
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    fn from(control: Option<Control>) -> Self {
+        let inside = matches!(control, Some(Control::Candidate(_)));
+        assert!(!inside, "candidates keep their protections: build with the sabotage feature");
+        Self
+    }
+}
+
+impl Drop for TakenAway {
+    fn drop(&mut self) {
+        #[cfg(feature = "sabotage")]
+        bellwether::protections::Protections::take_away(None);
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, PermissionType, TlsOptions};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -47,6 +47,22 @@ impl EtcdCluster {
             ensure!(Instant::now() < deadline, "the members agree on no leader");
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Whether this etcd has #15247: a leader that was replaced while its disk stalled renews and revokes leases as if it
+    /// still led. Fixed in 3.4.31 and 3.5.13.
+    ///
+    /// # Errors
+    /// When no member says its version.
+    pub async fn trusts_a_stalled_leader(&self) -> Result<bool> {
+        let version = self.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
+        let mut numbers = version.split('.').skip(1).map(str::parse::<u32>);
+        let (Some(Ok(minor)), Some(Ok(patch))) = (numbers.next(), numbers.next()) else { bail!("version {version}?") };
+        Ok(match minor {
+            ..=4 => patch < 31,
+            5 => patch < 13,
+            6.. => false,
+        })
     }
 
     /// A client of one member, as root once authentication is enabled.

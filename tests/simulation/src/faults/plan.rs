@@ -1,0 +1,306 @@
+//! The plan of a seed: which faults, when, with every parameter, drawn before anything happens. So one can be left out
+//! and the others stay what they are.
+
+use std::time::Duration;
+
+use super::{Fault, MemberFault, OperatorFault, WatchTrouble, Which, Who};
+use crate::clock::nanos;
+use crate::dice::Dice;
+use crate::network::Ways;
+use crate::node::Place;
+use crate::scenario::{Scenario, Weather};
+use crate::setup::Setup;
+
+/// However short the lease: faults that follow one another faster than this leave nothing that could break.
+const APART_LEAST: Duration = Duration::from_millis(300);
+
+/// A fault and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Planned {
+    /// In true nanoseconds.
+    pub(crate) at: u64,
+    pub(crate) fault: Fault,
+}
+
+/// The whole plan of a scenario, left out ones included.
+pub(crate) fn plan(scenario: &Scenario, setup: &Setup) -> Vec<Planned> {
+    let mut planner =
+        Planner { dice: Dice::of(scenario.seed, "plan"), setup: setup.clone(), weather: scenario.weather };
+    let mut plan = Vec::new();
+    // First let somebody lead.
+    let mut at = nanos(setup.timings.lease_ttl().min(Duration::from_secs(5)));
+    let end = nanos(setup.storm);
+    while at < end {
+        plan.push(Planned { at, fault: planner.fault() });
+        at += planner.pause();
+    }
+    planner.at_most_one_wipe(&mut plan, end);
+    plan
+}
+
+struct Planner {
+    dice: Dice,
+    setup: Setup,
+    weather: Weather,
+}
+
+type Draw = fn(&mut Planner) -> Fault;
+
+/// How often each kind comes, of the sum of all.
+const STORM: [(usize, Draw); 20] = [
+    (8, Planner::cut),
+    (3, Planner::refuse),
+    (3, Planner::reset),
+    (3, Planner::slow),
+    (2, Planner::lossy),
+    (1, Planner::repeat),
+    (2, Planner::fade),
+    (3, Planner::watch),
+    (3, Planner::pause_process),
+    (3, Planner::pause_in_turn),
+    (3, Planner::stop_guest),
+    (2, Planner::wall_jump),
+    (2, Planner::starve),
+    (3, Planner::kill),
+    (2, Planner::terminate),
+    (3, Planner::resign),
+    (1, Planner::renew_credentials),
+    (10, Planner::member),
+    (2, Planner::api_server),
+    (1, Planner::etcd_away),
+];
+
+impl Planner {
+    fn ttl(&self) -> Duration {
+        self.setup.timings.lease_ttl()
+    }
+
+    fn pause(&mut self) -> u64 {
+        let ttl = self.ttl();
+        let (least, most) = match self.weather {
+            // Now and then a lull, in which somebody leads for a while.
+            Weather::Storm | Weather::Operators | Weather::OldRevokes if self.dice.once_in(12) => (ttl, ttl * 2),
+            Weather::Storm | Weather::Operators => (ttl / 20, ttl / 3),
+            Weather::OldRevokes => (ttl / 4, ttl),
+            // One after the other, not one into the other.
+            Weather::Fading => (ttl * 2, ttl * 3),
+        };
+        self.dice.nanos(least.max(APART_LEAST), most.max(APART_LEAST))
+    }
+
+    fn fault(&mut self) -> Fault {
+        match self.weather {
+            Weather::Fading => match self.dice.below(4) {
+                0 => self.stall_under_load(),
+                _ => self.fade(),
+            },
+            Weather::Operators if self.dice.once_in(4) => self.operator(),
+            Weather::OldRevokes if self.dice.once_in(3) => self.stall_disk(),
+            Weather::Storm | Weather::Operators | Weather::OldRevokes => {
+                let sum: usize = STORM.iter().map(|(weight, _)| weight).sum();
+                let mut place = self.dice.below(sum);
+                for (weight, draw) in STORM {
+                    if place < weight {
+                        return draw(self);
+                    }
+                    place -= weight;
+                }
+                unreachable!("the place is below the sum of all weights")
+            }
+        }
+    }
+
+    fn some_time(&mut self) -> Duration {
+        let ttl = self.ttl();
+        let most = if self.dice.once_in(4) { ttl * 2 } else { ttl / 2 };
+        self.dice.between(Duration::from_millis(20), most)
+    }
+
+    fn who(&mut self) -> Who {
+        match self.dice.below(8) {
+            0 => Who::Everybody,
+            1..4 => Who::Leader,
+            _ => Who::Candidate(self.dice.below(self.setup.candidates)),
+        }
+    }
+
+    fn somebody(&mut self) -> Who {
+        if self.dice.coin() { Who::Leader } else { Who::Candidate(self.dice.below(self.setup.candidates)) }
+    }
+
+    fn which(&mut self) -> Which {
+        match self.dice.below(4) {
+            0 => Which::All,
+            1 => Which::EtcdLeader,
+            _ => Which::Member(self.dice.below(self.setup.cluster.members)),
+        }
+    }
+
+    fn one_member(&mut self) -> Which {
+        if self.dice.coin() { Which::EtcdLeader } else { Which::Member(self.dice.below(self.setup.cluster.members)) }
+    }
+
+    fn ways(&mut self) -> Ways {
+        [Ways::Both, Ways::Both, Ways::OnlyTo, Ways::OnlyBack][self.dice.below(4)]
+    }
+
+    fn cut(&mut self) -> Fault {
+        let (who, which, ways) = (self.who(), self.which(), self.ways());
+        Fault::Cut { who, which, ways, hold: self.dice.coin(), lasts: self.some_time() }
+    }
+
+    fn refuse(&mut self) -> Fault {
+        Fault::Refuse { who: self.who(), which: self.which(), lasts: self.some_time() }
+    }
+
+    fn reset(&mut self) -> Fault {
+        Fault::Reset { who: self.who(), which: self.which() }
+    }
+
+    fn slow(&mut self) -> Fault {
+        let most = self.dice.between(Duration::from_millis(50), self.setup.timings.attempt_timeout());
+        Fault::Slow { who: self.who(), which: self.which(), ways: self.ways(), most, lasts: self.some_time() }
+    }
+
+    fn lossy(&mut self) -> Fault {
+        let one_in = 2 + self.dice.below(6) as u64;
+        Fault::Lossy { who: self.who(), which: self.which(), one_in, lasts: self.some_time() }
+    }
+
+    fn repeat(&mut self) -> Fault {
+        Fault::Repeat { who: self.who(), which: Which::All, lasts: self.some_time() * 2 }
+    }
+
+    fn fade(&mut self) -> Fault {
+        let ttl = self.ttl();
+        let ways = if self.dice.once_in(4) { Ways::OnlyTo } else { Ways::OnlyBack };
+        Fault::Fade { ways, slow: ttl / 2, gone: self.dice.between(ttl, ttl * 2) }
+    }
+
+    fn watch(&mut self) -> Fault {
+        let troubles = [WatchTrouble::Compacted, WatchTrouble::Ends, WatchTrouble::LosesNext, WatchTrouble::Silent];
+        Fault::Watch { who: self.somebody(), trouble: troubles[self.dice.below(4)], nth: self.dice.below(4) }
+    }
+
+    fn pause_process(&mut self) -> Fault {
+        Fault::Pause { who: self.somebody(), lasts: self.some_time() }
+    }
+
+    fn pause_in_turn(&mut self) -> Fault {
+        let place = if self.dice.once_in(3) { Place::BeforeAnything } else { Place::InBetween };
+        Fault::PauseInTurn { who: self.somebody(), place, lasts: self.some_time() }
+    }
+
+    /// Not long enough to be noticed, and a part of what the margin is for; or long enough.
+    fn stop_guest(&mut self) -> Fault {
+        let margin = self.setup.timings.safety_margin();
+        let (least, most) = if self.dice.coin() {
+            (Duration::from_millis(1), margin / 4)
+        } else {
+            (margin + Duration::from_millis(1), self.ttl() * 2)
+        };
+        Fault::StopGuest { who: self.somebody(), lasts: self.dice.between(least, most) }
+    }
+
+    fn wall_jump(&mut self) -> Fault {
+        let by = self.dice.nanos(Duration::ZERO, self.setup.timings.safety_margin() * 2);
+        let by = i64::try_from(by).expect("seconds");
+        Fault::WallJump { who: self.somebody(), by: if self.dice.coin() { by } else { -by } }
+    }
+
+    fn starve(&mut self) -> Fault {
+        let most = self.dice.between(Duration::from_millis(20), Duration::from_millis(800));
+        Fault::Starve { who: self.somebody(), most, lasts: self.some_time() }
+    }
+
+    fn kill(&mut self) -> Fault {
+        Fault::Kill { who: self.somebody(), rest: self.some_time() }
+    }
+
+    fn terminate(&mut self) -> Fault {
+        Fault::Terminate { who: self.somebody(), rest: self.some_time() }
+    }
+
+    fn resign(&mut self) -> Fault {
+        let who = if self.dice.once_in(4) { self.somebody() } else { Who::Leader };
+        Fault::Resign { who, cooldown: self.some_time() }
+    }
+
+    fn renew_credentials(&mut self) -> Fault {
+        Fault::RenewCredentials { who: self.who() }
+    }
+
+    fn etcd_away(&mut self) -> Fault {
+        if self.dice.coin() {
+            Fault::Refuse { who: Who::Everybody, which: Which::All, lasts: self.some_time() }
+        } else {
+            let (ways, hold) = (self.ways(), self.dice.coin());
+            Fault::Cut { who: Who::Everybody, which: Which::All, ways, hold, lasts: self.some_time() }
+        }
+    }
+
+    fn api_server(&mut self) -> Fault {
+        Fault::ApiServerAway { lasts: self.some_time() }
+    }
+
+    fn stall_disk(&mut self) -> Fault {
+        let ttl = self.ttl();
+        let lasts = self.dice.between(ttl / 2, ttl * 2);
+        Fault::Member(MemberFault::StallDisk { which: Which::EtcdLeader, lasts })
+    }
+
+    fn stall_under_load(&mut self) -> Fault {
+        let interval = self.setup.timings.keepalive_interval();
+        let slow = self.dice.between(interval, interval * 2);
+        Fault::Member(MemberFault::StallUnderLoad { slow, lasts: self.dice.between(self.ttl(), self.ttl() * 2) })
+    }
+
+    fn member(&mut self) -> Fault {
+        let (which, lasts) = (self.one_member(), self.some_time());
+        let members = self.setup.cluster.members;
+        Fault::Member(match self.dice.below(26) {
+            0..3 => MemberFault::Kill { which, rest: lasts },
+            3..6 => MemberFault::Stop { which, lasts },
+            6..10 => return self.stall_disk(),
+            10..14 => MemberFault::Isolate { which, lasts },
+            14..16 => MemberFault::Elect,
+            16 => MemberFault::Compact,
+            17 | 18 => MemberFault::NoSpace { lasts },
+            19 | 20 => MemberFault::CutOneWay { from: self.dice.below(members), to: self.dice.below(members), lasts },
+            21 | 22 => {
+                let lag = self.dice.between(Duration::from_millis(5), Duration::from_secs(1));
+                MemberFault::Lag { which, lag, lasts }
+            }
+            23 | 24 => MemberFault::Replace { member: self.dice.below(members), rest: lasts },
+            _ => {
+                // As long as it takes to restore a store: no answer from before is good any more.
+                let down = self.ttl() + self.dice.between(Duration::ZERO, self.ttl());
+                MemberFault::Wipe { down, restart_after: self.some_time(), to_backup: self.dice.coin() }
+            }
+        })
+    }
+
+    fn operator(&mut self) -> Fault {
+        Fault::Operator(match self.dice.below(6) {
+            0 | 1 => OperatorFault::DeleteLock,
+            2 => OperatorFault::PutOverLock { keep_lease: self.dice.coin() },
+            3 => OperatorFault::RevokeLease,
+            4 => OperatorFault::DeleteCandidate { who: self.somebody() },
+            _ => OperatorFault::PutWithoutLease { clear_after: self.some_time() },
+        })
+    }
+
+    /// A store is restored once in a run at most, and in time for everybody to be restarted with a higher epoch.
+    fn at_most_one_wipe(&mut self, plan: &mut [Planned], end: u64) {
+        let mut wiped = false;
+        for planned in plan {
+            if let Fault::Member(MemberFault::Wipe { down, .. }) = planned.fault {
+                if wiped || planned.at + nanos(down) + nanos(self.ttl()) > end {
+                    planned.fault = Fault::Member(MemberFault::Compact);
+                } else {
+                    wiped = true;
+                }
+            }
+        }
+    }
+}
