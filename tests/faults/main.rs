@@ -4,6 +4,7 @@
 //! answered: at no instant two leaders, no answer's promise broken, terms only growing. The figures go to stderr,
 //! past the test harness's capture.
 
+mod bounds;
 mod etcd_gone;
 mod flock;
 mod handover;
