@@ -277,6 +277,9 @@ impl World {
     pub(super) fn settles(&mut self, node: usize, life: u64, op: OpId) {
         let it = &self.nodes[node];
         let Some(process) = it.process.as_ref().filter(|_| it.life == life) else { return };
+        if let Some(pause) = it.pause {
+            return self.at(pause.until + 1, Happening::Settles { node, life, op });
+        }
         match process.promised.filter(|promised| *promised > it.clock.reading(self.now).boot) {
             Some(promised) => {
                 let at = it.clock.true_time(promised);

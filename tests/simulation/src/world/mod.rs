@@ -87,6 +87,9 @@ pub(crate) enum MemberTurn {
     LockIsCleared,
 }
 
+/// More than this at one instant is a world that stands still.
+const AT_ONE_INSTANT_MOST: u32 = 100_000;
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -232,6 +235,7 @@ impl World {
 
     /// Lets everything happen that happens before `end`.
     pub(crate) fn run_until(&mut self, end: u64) {
+        let mut at_this_instant = 0;
         while self.broken.is_none() {
             let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
             let inside = self.cluster.next_at();
@@ -240,7 +244,10 @@ impl World {
             self.now = next.unwrap_or(end).max(self.now);
             if passed {
                 self.look();
+                at_this_instant = 0;
             }
+            at_this_instant += 1;
+            assert!(at_this_instant < AT_ONE_INSTANT_MOST, "the world stands still at {}", self.now);
             let Some(next) = next else { return };
             if inside == Some(next) {
                 self.cluster.advance(self.now);
