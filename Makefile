@@ -15,6 +15,11 @@ ETCD ?= etcd
 ARGS ?=
 # What the demo breaks, unattended: kill, pause, resign, term, etcd-restart. Empty: by key press.
 SCENARIO ?=
+# How long `make faults` goes on beginning trials: 90s, 10m, 1h; and the seed that a run has printed, to repeat its order.
+DURATION ?= 10m
+SEED ?=
+# Only these faults, alone: `make faults ONLY='sidecar killed,no space'`.
+ONLY ?=
 # More arguments for the demo: `make demo ARGS='--ttl 15s --trials 20' SCENARIO=term`.
 
 # What builds the image.
@@ -27,7 +32,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 help: ## Show this help
 	@printf 'Bellwether: leader-election sidecar for Kubernetes, on etcd\n\nUsage: make TARGET [VARIABLE=VALUE…]\n\n'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test)  ARGS=… (demo, test, bench)\n'
+	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test, faults)  ARGS=… (demo, test, bench)  DURATION=… SEED=… ONLY=… (faults)\n'
 	@printf '\nThe first test builds a kube-apiserver from source, which takes a quarter of an hour; KUBEBUILDER_ASSETS names a folder that\n'
 	@printf "has one. Tests that need none do not wait for it: make test ARGS='--test core', ARGS=--lib. All of it is kept in .cache.\n"
 
@@ -38,6 +43,13 @@ demo: ## Three sidecars elect a leader on a real etcd: watch, curl, kill (SCENAR
 .PHONY: test
 test: ## Every test, against a real etcd and a real Kubernetes; the last line is the total
 	@set -f; $(WITH) protoc $(ETCD) $$(scripts/test.sh --tools $(ARGS)) -- scripts/test.sh $(ARGS)
+
+.PHONY: faults
+faults: ## Sidecars and etcd broken at random for DURATION (10m), repeatable by SEED; report and picture in target/faults
+	@$(WITH) protoc $(ETCD) faults -- env BELLWETHER_FAULTS_DURATION=$(DURATION) BELLWETHER_FAULTS_SEED=$(SEED) \
+	  BELLWETHER_FAULTS_ONLY='$(ONLY)' \
+	  BELLWETHER_FAULTS_FOLDER=target/faults cargo test --quiet --locked --features sabotage --test faults -- \
+	  --exact mixed::whatever_breaks_alone_or_together_at_most_one_leads_and_somebody_leads_again --nocapture
 
 .PHONY: lint
 lint: ## Formatting, clippy, dependencies, the core's purity, scripts, YAML, charts and manifests, spelling

@@ -1,6 +1,6 @@
 //! Whether etcd is heard: it can hear the candidate and not be heard, and it can answer with a refusal.
 
-use bellwether::election::{CallErrorKind, EtcdContact, NotLeading, Operation, PublicState, Reason};
+use bellwether::election::{CallErrorKind, EtcdContact, NotLeading, Operation, PublicState, Reason, TimingsRequest};
 
 use crate::scene::{K, MILLI, R, Scene, T};
 
@@ -10,6 +10,17 @@ fn a_candidate_that_does_not_hear_etcd_does_not_keep_the_lock_for_ever() {
     scene.unheard(2 * T + R);
     assert_eq!(scene.state(), PublicState::Jeopardy);
     assert!(scene.my_lock().is_none(), "its keep-alives still arrive and keep its lease");
+}
+
+/// One attempt is hedged by another, and that by the next: none of them may go on when nothing is heard.
+#[test]
+fn a_candidate_of_several_endpoints_that_does_not_hear_them_does_not_keep_the_lock_for_ever() {
+    for seed in 0..20 {
+        let mut scene = Scene::with(TimingsRequest::default(), 3, seed).leader();
+        scene.unheard(2 * T + R);
+        assert_eq!(scene.state(), PublicState::Jeopardy, "seed {seed}");
+        assert!(scene.my_lock().is_none(), "seed {seed}: its keep-alives still arrive and keep its lease");
+    }
 }
 
 #[test]

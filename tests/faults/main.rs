@@ -4,11 +4,13 @@
 //! answered: at no instant two leaders, no answer's promise broken, terms only growing. The figures go to stderr,
 //! past the test harness's capture.
 
+mod bounds;
 mod etcd_gone;
 mod flock;
 mod handover;
 mod hosts;
 mod members;
+mod mixed;
 mod network;
 mod operator;
 mod secured;

@@ -101,7 +101,7 @@ async fn an_etcd_leader_frozen_for_longer_than_the_lease_makes_no_two_leaders_wh
 }
 
 /// Whether this etcd may revoke a lease that is alive (etcd #15247): fixed in 3.4.31 and 3.5.13.
-async fn revokes_live_leases(etcd: &EtcdCluster) -> Result<bool> {
+pub async fn revokes_live_leases(etcd: &EtcdCluster) -> Result<bool> {
     let version = etcd.any_client().await?.status().await?.version().to_owned();
     let mut numbers = version.split('.').skip(1).map(str::parse::<u32>);
     let (Some(Ok(minor)), Some(Ok(patch))) = (numbers.next(), numbers.next()) else { bail!("version {version}?") };

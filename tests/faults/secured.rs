@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use support::Moment;
-use support::etcd::{ClientTls, EtcdOptions, EtcdServer};
+use support::etcd::{ClientTls, EtcdCluster, EtcdOptions, EtcdServer};
 
 use crate::flock::{Flock, LOCK_KEY, PATIENCE, VALID_UNTIL_UNTIL, quick, wait_until};
 
@@ -104,6 +104,37 @@ async fn a_leader_keeps_its_term_when_its_token_expires_and_a_standby_still_take
     // Tokens are looked through every second; unused for longer than they live they are gone.
     wait_until(Moment::now().after(4 * token_ttl));
     flock.wait_for_renewals("leader", 3)?;
+    let answers = flock.poller("leader")?.samples_since(lead.sample.sent);
+    ensure!(answers.iter().all(|sample| sample.leading().is_some()), "it stood down");
+    flock.sidecar("leader")?.kill9()?;
+    let next = flock.next_term(&lead)?;
+    ensure!(next.name == "standby");
+    flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_keeps_its_term_while_each_of_three_members_forgets_its_tokens_and_a_standby_still_takes_over()
+-> Result<()> {
+    let mut etcd = EtcdCluster::start(EtcdOptions { members: 3, ..quick() }).await?;
+    etcd.add_user("bellwether", "secret", LOCK_KEY).await?;
+    etcd.enable_auth().await?;
+    let password_file = etcd.path("password");
+    std::fs::write(&password_file, "secret\n")?;
+    let user = ["--etcd-user", "bellwether", "--etcd-password-file", path(&password_file)?];
+    let lease = ["--lease-ttl", "9s", "--keepalive-interval", "1s"];
+    let mut flock = Flock::new(etcd.endpoints(), &[&lease, &VALID_UNTIL_UNTIL, &user]);
+    flock.join("leader")?;
+    flock.join("standby")?;
+    let lead = flock.lead_of_one("leader", Moment::now())?;
+    for member in 0..3 {
+        // Each member has tokens of its own, in memory.
+        etcd.kill(member);
+        etcd.restart(member)?;
+        etcd.wait_until_ready().await?;
+        flock.wait_for_renewals("leader", 2)?;
+        flock.wait_for_renewals("standby", 2)?;
+    }
     let answers = flock.poller("leader")?.samples_since(lead.sample.sent);
     ensure!(answers.iter().all(|sample| sample.leading().is_some()), "it stood down");
     flock.sidecar("leader")?.kill9()?;

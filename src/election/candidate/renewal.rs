@@ -77,7 +77,9 @@ impl Candidate {
             LeaseState::Held(lease) => match lease.attempts.as_slice() {
                 [] if now.boot >= lease.renew_at => self.renew(now),
                 [first] if lease.hedge_at.is_some_and(|at| now.boot >= at) => {
-                    if let Some(other) = self.endpoints.other_than(first.stream.endpoint) {
+                    // Hedges of hedges would go on for ever: they end like renewals when nothing is heard.
+                    let other = self.endpoints.other_than(first.stream.endpoint).filter(|_| !self.is_unheard(now));
+                    if let Some(other) = other {
                         self.start_attempt(now, other);
                     }
                     if let Some(lease) = self.held_mut() {

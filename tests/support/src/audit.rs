@@ -215,16 +215,19 @@ fn judge_pairs(result: &mut Audit) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::poller::{Answer, Outcome};
+    use crate::poller::{Answer, Outcome, State};
 
     /// A 200 in this term, sent and received at these milliseconds, valid for so many.
     fn yes(term: u64, sent: u64, received: u64, valid_for: u64) -> Sample {
-        let answer = Answer { status: 200, epoch: 0, term, valid_for: Duration::from_millis(valid_for) };
+        let valid_for = Duration::from_millis(valid_for);
+        let answer = Answer { status: 200, epoch: 0, term, valid_for, state: State::Leading };
         sample(sent, received, Outcome::Answered(answer))
     }
 
     fn no(sent: u64, received: u64) -> Sample {
-        sample(sent, received, Outcome::Answered(Answer { status: 503, epoch: 0, term: 9, valid_for: Duration::ZERO }))
+        let valid_for = Duration::ZERO;
+        let answer = Answer { status: 503, epoch: 0, term: 9, valid_for, state: State::Standby };
+        sample(sent, received, Outcome::Answered(answer))
     }
 
     fn sample(sent: u64, received: u64, outcome: Outcome) -> Sample {

@@ -24,7 +24,7 @@ pub use audit::{Audit, audit};
 pub use http::{HttpClient, HttpResponse};
 pub use lab::{Host, Lab};
 pub use moment::Moment;
-pub use poller::{Answer, Outcome, Poller, PollerOptions, Sample};
+pub use poller::{Answer, Outcome, Poller, PollerOptions, Sample, State};
 pub use process::Process;
 pub use proxy::{Direction, Flow, Proxy};
 pub use sidecar::{Sidecar, SidecarOptions, without_election};

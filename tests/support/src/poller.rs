@@ -59,6 +59,42 @@ pub struct Answer {
     pub term: u64,
     /// How long the answer is good for.
     pub valid_for: Duration,
+    /// What the sidecar says that it is.
+    pub state: State,
+}
+
+/// The `state` of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Not registered yet.
+    Starting,
+    /// In line.
+    Standby,
+    /// Leader.
+    Leading,
+    /// Held the lock, and does not know whether it still does.
+    Jeopardy,
+    /// Stops leading of its own will.
+    StandingDown,
+    /// Has let go of everything.
+    Stopped,
+    /// It does not say, or nothing that is known.
+    #[default]
+    Unknown,
+}
+
+impl State {
+    fn named(name: &str) -> Self {
+        match name {
+            "starting" => Self::Starting,
+            "standby" => Self::Standby,
+            "leading" => Self::Leading,
+            "jeopardy" => Self::Jeopardy,
+            "standing_down" => Self::StandingDown,
+            "stopped" => Self::Stopped,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// How to poll.
@@ -176,6 +212,12 @@ impl Poller {
         book.samples.drain(..first);
     }
 
+    /// Takes the samples out, for whoever condenses them as they come. `wait_for` then waits for later ones.
+    #[must_use]
+    pub fn take(&self) -> Vec<Sample> {
+        std::mem::take(&mut self.shared.book().samples)
+    }
+
     /// The newest sample.
     #[must_use]
     pub fn last(&self) -> Option<Sample> {
@@ -268,6 +310,7 @@ fn answer_of(response: &HttpResponse) -> Answer {
         epoch: number("epoch"),
         term: number("term"),
         valid_for: Duration::from_millis(number("valid_for_ms")),
+        state: State::named(body["state"].as_str().unwrap_or_default()),
     }
 }
 
@@ -289,7 +332,7 @@ mod tests {
                 let mut line = String::new();
                 while lines.read_line(&mut line).unwrap_or(0) > 0 {
                     if line == "\r\n" {
-                        let body = r#"{"epoch":2,"term":48,"valid_for_ms":900}"#;
+                        let body = r#"{"epoch":2,"term":48,"valid_for_ms":900,"state":"leading"}"#;
                         write!(lines.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
                             .unwrap();
                     }
@@ -301,7 +344,8 @@ mod tests {
         let poller = Poller::start(address, PollerOptions::default()).unwrap();
         let deadline = begin.after(Duration::from_secs(10));
         let sample = poller.wait_for(begin, deadline, |sample| sample.leading().is_some()).unwrap();
-        let expected = Answer { status: 200, epoch: 2, term: 48, valid_for: Duration::from_millis(900) };
+        let valid_for = Duration::from_millis(900);
+        let expected = Answer { status: 200, epoch: 2, term: 48, valid_for, state: State::Leading };
         assert_eq!(sample.leading(), Some(expected));
         poller.wait_for(sample.received, deadline, |later| later.sent > sample.received).unwrap();
         let samples = poller.stop();

@@ -2,8 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,11 +12,14 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::http::{HttpClient, HttpResponse};
-use crate::lab::Host;
 use crate::moment::Moment;
 use crate::poller::{Poller, PollerOptions};
 use crate::ports::free_loopback_address;
 use crate::process::Process;
+
+mod options;
+
+pub use options::SidecarOptions;
 
 /// The product's own ports, for a sidecar that has a host to itself.
 const HOST_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4040);
@@ -34,91 +36,6 @@ const PORT_ATTEMPTS: usize = 5;
 const LOG_TAIL: usize = 60;
 /// The exit code for a configuration that is refused.
 const EXIT_CONFIG_REFUSED: i32 = 64;
-
-/// How to start a sidecar. Everything else stays at its default.
-#[derive(Clone, Debug)]
-pub struct SidecarOptions {
-    /// The binary: `env!("CARGO_BIN_EXE_bellwether")` in an integration test.
-    pub binary: PathBuf,
-    /// `--identity`
-    pub identity: String,
-    /// `--election`
-    pub election: String,
-    /// `--etcd-endpoints`, joined with commas.
-    pub etcd_endpoints: Vec<String>,
-    /// More arguments.
-    pub arguments: Vec<String>,
-    /// More of the environment. Nothing called `BELLWETHER_…` is inherited.
-    pub environment: Vec<(String, String)>,
-    /// The host of a lab on which it runs, on the product's own ports. Without one, on free ports of loopback.
-    pub host: Option<Host>,
-}
-
-impl SidecarOptions {
-    /// A sidecar of this identity in the election `test`.
-    #[must_use]
-    pub fn new(binary: impl AsRef<Path>, identity: &str, etcd_endpoints: &[String]) -> Self {
-        Self {
-            binary: binary.as_ref().to_owned(),
-            identity: identity.to_owned(),
-            election: "test".to_owned(),
-            etcd_endpoints: etcd_endpoints.to_vec(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            host: None,
-        }
-    }
-
-    /// With more arguments: `.with(&["--lease-ttl", "2s"])`.
-    #[must_use]
-    pub fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        self
-    }
-
-    /// With one more environment variable.
-    #[must_use]
-    pub fn with_env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// On a host of a lab.
-    #[must_use]
-    pub fn on(mut self, host: &Host) -> Self {
-        self.host = Some(host.clone());
-        self
-    }
-
-    fn command(&self, http: SocketAddr, telemetry: SocketAddr) -> Result<Command> {
-        let mut command = match &self.host {
-            Some(host) => host.command(&self.binary)?,
-            None => Command::new(&self.binary),
-        };
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BELLWETHER_")) {
-            command.env_remove(name);
-        }
-        command
-            .arg("run")
-            .args(["--identity", &self.identity, "--election", &self.election])
-            .args(["--etcd-endpoints", &self.etcd_endpoints.join(",")])
-            .args(["--http", &http.to_string(), "--telemetry", &telemetry.to_string()])
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Ok(command)
-    }
-
-    /// Does something on the sidecar's host.
-    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        match &self.host {
-            Some(host) => host.within(work),
-            None => Ok(work()),
-        }
-    }
-}
 
 /// A running sidecar. Dropping it kills it; when the test is failing, the end of its log is shown.
 #[derive(Debug)]

@@ -1,0 +1,122 @@
+//! What faults may cost: how long nobody may lead, and what is promised of answers meanwhile.
+
+use std::time::Duration;
+
+use super::catalogue::Kind;
+use super::scene::{ANSWER_VALIDITY, ETCD_ELECTION, LEASE_TTL};
+
+/// How long nobody may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaderless {
+    /// Nobody should notice. What is left is for a busy machine.
+    Unnoticed,
+    /// A voluntary handover.
+    Handover,
+    /// etcd elects, and the leader rides it out, or falls into Jeopardy and resumes.
+    EtcdElection,
+    /// The lease has to expire.
+    Expiry,
+    /// As before, but keep-alives can arrive, unanswered, for as long as the candidate tries.
+    LateExpiry,
+    /// For as long as the fault lasts, and then as for expiry.
+    WhileItLasts,
+}
+
+/// What is promised of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Never two leaders, and no answer's promise broken.
+    Whole,
+    /// Somebody takes the lock from a leader that has not let it go: the bound of DESIGN.md, section 8.
+    Bounded,
+}
+
+/// Polling, scheduling, and a busy machine.
+const UNNOTICED: Duration = Duration::from_millis(1000);
+/// What the issue grants a SIGTERM on top of the answers' validity.
+const HANDOVER: Duration = Duration::from_millis(500);
+/// What the issue grants a `kill -9` on top of the lease.
+const EXPIRY: Duration = Duration::from_secs(2);
+/// Elections of etcd with a split vote, and an attempt after it.
+const ELECTIONS: u32 = 6;
+
+impl Kind {
+    const fn leaderless(self) -> Leaderless {
+        match self {
+            Self::SidecarTerminated | Self::SidecarResigned => Leaderless::Handover,
+            Self::ProxyReset | Self::SlowLink | Self::Compacted | Self::NoSpace | Self::ClockBack => {
+                Leaderless::Unnoticed
+            }
+            Self::MemberKilled
+            | Self::MemberStopped
+            | Self::MemberCutOff
+            | Self::MemberUnplugged
+            | Self::MemberWiped
+            | Self::MemberAdded
+            | Self::EtcdLeaderKilled
+            | Self::EtcdLeaderStopped
+            | Self::EtcdLeaderCutOff
+            | Self::EtcdLeaderUnheard
+            | Self::EtcdLeaderDeaf
+            | Self::EtcdLeaderReset
+            | Self::EtcdLeaderStalled
+            | Self::KeyDeleted
+            | Self::LeaseRevoked
+            | Self::WatchDead
+            | Self::ClockForward => Leaderless::EtcdElection,
+            Self::SidecarKilled
+            | Self::SidecarStopped
+            | Self::SidecarCutOff
+            | Self::SidecarUnheard
+            | Self::SidecarUnplugged
+            | Self::SidecarReset
+            | Self::SidecarStarved
+            | Self::ProxySilent
+            | Self::ProxyUnheard => Leaderless::Expiry,
+            Self::SidecarDeaf | Self::ProxyDeaf | Self::VerySlowLink => Leaderless::LateExpiry,
+            Self::QuorumLost => Leaderless::WhileItLasts,
+        }
+    }
+
+    /// How long nobody may lead when it strikes alone and lasts so long.
+    pub fn bound(self, lasted: Duration) -> Duration {
+        match self.leaderless() {
+            Leaderless::Unnoticed => UNNOTICED,
+            Leaderless::Handover => ANSWER_VALIDITY + HANDOVER,
+            Leaderless::EtcdElection => ETCD_ELECTION * ELECTIONS,
+            Leaderless::Expiry => LEASE_TTL + EXPIRY,
+            Leaderless::LateExpiry => 2 * LEASE_TTL + EXPIRY,
+            Leaderless::WhileItLasts => lasted + LEASE_TTL + EXPIRY,
+        }
+    }
+
+    /// What is promised while it lasts, and until all is well again. `revokes_live_leases`: this etcd has #15247, and
+    /// revokes leases that are alive when its leader wakes up.
+    pub const fn promise(self, revokes_live_leases: bool) -> Promise {
+        let wakes_up_late = matches!(self, Self::EtcdLeaderStopped | Self::EtcdLeaderStalled | Self::MemberStopped);
+        if matches!(self, Self::KeyDeleted | Self::LeaseRevoked) || (wakes_up_late && revokes_live_leases) {
+            Promise::Bounded
+        } else {
+            Promise::Whole
+        }
+    }
+}
+
+/// How long nobody may lead in a mixture that lasted so long, from the first fault to the last healing: whatever they
+/// do to each other, then a lease that a new etcd leader has extended, and etcd's own election.
+pub fn bound_of_mixture(kinds: &[Kind], lasted: Duration) -> Duration {
+    let alone = kinds.iter().map(|kind| kind.bound(lasted)).max().unwrap_or_default();
+    alone.max(lasted + LEASE_TTL + EXPIRY + ETCD_ELECTION * ELECTIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_the_lock_away_is_held_to_the_bound_only() {
+        assert_eq!(Kind::KeyDeleted.promise(false), Promise::Bounded);
+        assert_eq!(Kind::EtcdLeaderStalled.promise(false), Promise::Whole);
+        assert_eq!(Kind::EtcdLeaderStalled.promise(true), Promise::Bounded);
+    }
+}
