@@ -358,8 +358,8 @@ pub(crate) fn someone_leads_after_heal(leads: bool, nodes: &[Node], lock: Option
     if leads {
         return Ok(());
     }
-    let states: Vec<_> = nodes.iter().map(Node::state).collect();
-    broken("someone_leads_after_heal", format!("{states:?}, the key is {lock:?}"))
+    let states: Vec<String> = nodes.iter().map(Node::describe).collect();
+    broken("someone_leads_after_heal", format!("{}; the key is {lock:?}", states.join(", ")))
 }
 
 /// Hundreds of sidecars share one etcd: at rest each may only renew, confirm, and look now and then.

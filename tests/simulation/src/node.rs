@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bellwether::election::{
-    Answer, CallError, Candidate, Epoch, Event, Identity, Instant, OpId, PublicState, Revision, Settings, StreamId,
-    Term, Timings, View, WatchId,
+    Answer, CallError, Candidate, Epoch, Event, Identity, Instant, OpId, Revision, Settings, StreamId, Term, Timings,
+    View, WatchId,
 };
 
 use crate::clock::{Clock, nanos};
@@ -190,6 +190,26 @@ impl Node {
         due.is_some_and(|at| at <= self.clock.reading(now).boot)
     }
 
+    /// Whether the adapter hands this to the candidate, which it does at the very moment it takes it from its queue:
+    /// completions of calls once, news of streams and watches as long as they are open.
+    pub(crate) fn takes(&mut self, event: &Event, read_before: bool) -> bool {
+        let process = self.process.as_mut().expect("its loop takes events");
+        match event {
+            Event::Answered { id, .. } => process.calls.remove(id).is_some(),
+            Event::KeepAliveAnswered { stream, .. } => process.streams.contains_key(stream) || read_before,
+            Event::StreamEnded { stream, .. } => process.streams.remove(stream).is_some(),
+            Event::WatchCreated { watch, .. } | Event::WatchChanged { watch, .. } => {
+                process.watches.contains_key(watch) || read_before
+            }
+            Event::WatchEnded { watch, .. } => process.watches.remove(watch).is_some(),
+            Event::AnswersSettled { .. }
+            | Event::Published { .. }
+            | Event::Stop
+            | Event::Resign { .. }
+            | Event::CredentialsRenewed => true,
+        }
+    }
+
     /// Lets the candidate handle one input, or the deadline alone. Says for how long its loop would not have waited
     /// after that: a deadline that has passed already is a loop that spins.
     pub(crate) fn handle(&mut self, now: u64, event: Option<Event>) -> Result<(), String> {
@@ -234,8 +254,10 @@ impl Node {
         self.process.as_ref()?.published.lead.map(|lead| lead.term)
     }
 
-    pub(crate) fn state(&self) -> Option<PublicState> {
-        self.process.as_ref().map(|process| process.published.state)
+    /// What it is and whether it hears etcd, for the story.
+    pub(crate) fn describe(&self) -> String {
+        let Some(process) = &self.process else { return "not running".into() };
+        format!("{} ({})", process.published.state.as_str(), process.published.etcd.as_str())
     }
 
     /// Gives an answer 200 at this instant: until when, in true time, it may be relied on.

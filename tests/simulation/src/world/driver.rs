@@ -82,24 +82,6 @@ impl World {
     pub(super) fn tells(&mut self, node: usize, life: u64, event: Event) {
         let it = &mut self.nodes[node];
         let Some(process) = it.process.as_mut().filter(|_| it.life == life) else { return };
-        let read_before = self.dice.once_in(READ_BEFORE_ONE_IN);
-        let wanted = match &event {
-            Event::Answered { id, .. } => process.calls.remove(id).is_some(),
-            Event::KeepAliveAnswered { stream, .. } => process.streams.contains_key(stream) || read_before,
-            Event::StreamEnded { stream, .. } => process.streams.remove(stream).is_some(),
-            Event::WatchCreated { watch, .. } | Event::WatchChanged { watch, .. } => {
-                process.watches.contains_key(watch) || read_before
-            }
-            Event::WatchEnded { watch, .. } => process.watches.remove(watch).is_some(),
-            Event::AnswersSettled { .. }
-            | Event::Published { .. }
-            | Event::Stop
-            | Event::Resign { .. }
-            | Event::CredentialsRenewed => true,
-        };
-        if !wanted {
-            return;
-        }
         process.inbox.push_back(event);
         if let Some(late) = self.nodes[node].lateness(self.now) {
             // The loop gets to it when it gets the processor.
@@ -126,8 +108,8 @@ impl World {
     }
 
     fn next_turn(&mut self, node: usize) {
+        let event = self.next_event(node);
         let process = self.nodes[node].process.as_mut().expect("its loop waits");
-        let event = process.inbox.pop_front();
         let (leads, tells_of_lock) = (
             process.published.lead.map(|lead| lead.term),
             match &event {
@@ -147,6 +129,17 @@ impl World {
         let handled = self.nodes[node].handle(self.now, event);
         self.judged(no_hot_loop(node, handled));
         self.begin_turn(node);
+    }
+
+    /// The first thing in the queue that anybody waits for.
+    fn next_event(&mut self, node: usize) -> Option<Event> {
+        loop {
+            let event = self.nodes[node].process.as_mut().expect("its loop waits").inbox.pop_front()?;
+            let read_before = self.dice.once_in(READ_BEFORE_ONE_IN);
+            if self.nodes[node].takes(&event, read_before) {
+                return Some(event);
+            }
+        }
     }
 
     // ---- a turn
