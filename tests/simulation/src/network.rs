@@ -50,8 +50,10 @@ pub(crate) enum Condition {
     Cut { ways: Ways, hold: bool },
     /// Connections are refused.
     Refused,
-    /// Messages take up to this long.
+    /// One message in two takes up to this long.
     Slow { ways: Ways, most: Duration },
+    /// Every answer waits so long in a queue.
+    Queued { delay: Duration },
     /// One unary call in this many is lost.
     Lossy { one_in: u64 },
     /// One request in two arrives twice.
@@ -147,7 +149,7 @@ impl Network {
                     }
                 }
                 Condition::Lossy { one_in } => lossy = lossy.min(one_in),
-                Condition::Cut { .. } | Condition::Slow { .. } | Condition::Repeating => {}
+                Condition::Cut { .. } | Condition::Slow { .. } | Condition::Queued { .. } | Condition::Repeating => {}
             }
         }
         let lost = fate == Fate::Through && unary && !self.calm && self.dice.once_in(lossy);
@@ -157,17 +159,19 @@ impl Network {
     /// How long a message takes that leaves now.
     pub(crate) fn delay(&mut self, now: u64, node: usize, member: usize, direction: Direction) -> u64 {
         let slow = self.conditions(now, node, member).filter_map(|condition| match condition {
-            Condition::Slow { ways, most } if ways.include(direction) => Some(most),
+            Condition::Slow { ways, most } if ways.include(direction) => Some((false, most / 20, most)),
+            Condition::Queued { delay } if direction == Direction::Back => Some((true, delay, delay)),
             Condition::Slow { .. }
+            | Condition::Queued { .. }
             | Condition::Cut { .. }
             | Condition::Refused
             | Condition::Lossy { .. }
             | Condition::Repeating => None,
         });
-        if let Some(most) = slow.max()
-            && self.dice.coin()
+        if let Some((always, least, most)) = slow.max()
+            && (always || self.dice.coin())
         {
-            return self.dice.nanos(most / 20, most);
+            return self.dice.nanos(least, most);
         }
         let most = match self.dice.below(VERY_SLOW_ONE_IN) {
             0 if !self.calm => Duration::from_secs(4),

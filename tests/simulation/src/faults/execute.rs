@@ -35,7 +35,7 @@ impl World {
             }
             Fault::Lossy { who, which, one_in, lasts } => self.lay(who, which, lasts, Condition::Lossy { one_in }),
             Fault::Repeat { who, which, lasts } => self.lay(who, which, lasts, Condition::Repeating),
-            Fault::Fade { ways, slow, gone } => self.fades(ways, slow, gone),
+            Fault::Fade { ways, slow, gone } => self.last_renewal(ways, slow, gone, None),
             Fault::Watch { who, trouble, nth } => self.troubles_a_watch(who, trouble, nth),
             Fault::Pause { who, lasts } => self.pauses(self.one_node(who), lasts, false),
             Fault::PauseInTurn { who, place, lasts } => {
@@ -130,20 +130,6 @@ impl World {
             self.pings_begin_to_fail(node, member);
         }
         true
-    }
-
-    /// A congested network, and then none: what was renewed last was renewed slowly.
-    fn fades(&mut self, ways: Ways, slow: Duration, gone: Duration) -> bool {
-        let leaders: Vec<usize> = self.judge.answering().iter().map(|one| one.node).collect();
-        let most = self.setup.timings.attempt_timeout();
-        for node in &leaders {
-            for member in 0..self.setup.cluster.members {
-                self.lay_one(*node, member, 0, nanos(slow), Condition::Slow { ways, most });
-                let cut = Condition::Cut { ways: Ways::Both, hold: false };
-                self.lay_one(*node, member, nanos(slow), nanos(gone), cut);
-            }
-        }
-        !leaders.is_empty()
     }
 
     fn troubles_a_watch(&mut self, who: Who, trouble: WatchTrouble, nth: usize) -> bool {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{MemberFault, Which};
 use crate::clock::nanos;
 use crate::etcd::{Behaviour, Operation};
-use crate::network::{Condition, Ways};
 use crate::scenario::Weather;
 use crate::world::{Happening, MemberTurn, World};
 
@@ -17,15 +16,6 @@ const WELL_WITHIN: Duration = Duration::from_secs(3);
 const STARTS_WITHIN: Duration = Duration::from_millis(300);
 /// How long after one candidate the next is restarted, when all are.
 const RESTARTS_APART: Duration = Duration::from_millis(700);
-
-/// A stall that waits for a keep-alive of this candidate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StallAtKeepAlive {
-    node: usize,
-    member: usize,
-    into: Duration,
-    lasts: Duration,
-}
 
 impl World {
     /// Whether there was anything to strike.
@@ -50,7 +40,10 @@ impl World {
                 self.each(which, lasts, slows, MemberTurn::KeepsUp)
             }
             MemberFault::Replace { member, rest } => self.replaces(member, rest),
-            MemberFault::StallUnderLoad { into, lasts } => self.stalls_under_load(into, lasts),
+            MemberFault::StallUnderLoad { ways, into, lasts } => self
+                .cluster
+                .leader()
+                .is_some_and(|member| self.last_renewal(ways, Duration::ZERO, lasts, Some((member, into)))),
             MemberFault::Elect => {
                 let isolates = |world: &mut Self, member| world.isolates(member, true);
                 self.each(Which::EtcdLeader, ELECTED_WITHIN, isolates, MemberTurn::Rejoins)
@@ -79,7 +72,7 @@ impl World {
         true
     }
 
-    fn turns_later(&mut self, later: Duration, turn: MemberTurn) {
+    pub(super) fn turns_later(&mut self, later: Duration, turn: MemberTurn) {
         let well_again = self.now + nanos(later + WELL_WITHIN);
         self.members_struck_until = self.members_struck_until.max(well_again);
         self.after(nanos(later), Happening::MemberTurns(turn));
@@ -120,34 +113,6 @@ impl World {
         }
         self.turns_later(rest, MemberTurn::Joins(member));
         true
-    }
-
-    /// Requests of the leading candidate are slow, until it sends a keep-alive.
-    fn stalls_under_load(&mut self, into: Duration, lasts: Duration) -> bool {
-        let (Some(node), Some(member)) = (self.judge.answering().first().map(|one| one.node), self.cluster.leader())
-        else {
-            return false;
-        };
-        let (interval, most) = (self.setup.timings.keepalive_interval(), self.setup.timings.attempt_timeout());
-        for to in 0..self.setup.cluster.members {
-            self.lay_one(node, to, 0, nanos(interval + most * 2), Condition::Slow { ways: Ways::OnlyTo, most });
-        }
-        self.stall_at_keep_alive = Some(StallAtKeepAlive { node, member, into, lasts });
-        true
-    }
-
-    /// The keep-alive leaves: some way into the attempt etcd's leader hangs in a write, while answers to keep-alives go
-    /// out; then the candidate hears nobody any more.
-    pub(crate) fn keep_alive_leaves(&mut self, node: usize) {
-        let Some(armed) = self.stall_at_keep_alive.take_if(|armed| armed.node == node) else { return };
-        let StallAtKeepAlive { member, into, lasts, .. } = armed;
-        let most = self.setup.timings.attempt_timeout();
-        for to in 0..self.setup.cluster.members {
-            let cut = Condition::Cut { ways: Ways::Both, hold: false };
-            self.lay_one(node, to, nanos(most), nanos(lasts), cut);
-        }
-        self.turns_later(into, MemberTurn::Stalls(member));
-        self.turns_later(into + lasts, MemberTurn::DiskWrites(member));
     }
 
     /// All members are down for as long as it takes to restore the store; who led before must have stopped by then.
@@ -243,7 +208,7 @@ impl World {
             self.cluster.cont(self.now, member);
             self.cluster.restart(self.now, member);
         }
-        self.stall_at_keep_alive = None;
+        self.last_renewal = None;
         self.member_turns(MemberTurn::SpaceIsBack);
         self.member_turns(MemberTurn::LockIsCleared);
         for node in 0..self.nodes.len() {

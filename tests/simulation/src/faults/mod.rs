@@ -1,6 +1,7 @@
 //! What can go wrong: every kind of fault, with all that there is to say about one.
 
 mod execute;
+mod last_renewal;
 mod members;
 mod operators;
 mod plan;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::network::Ways;
 use crate::node::Place;
 
-pub(crate) use members::StallAtKeepAlive;
+pub(crate) use last_renewal::LastRenewal;
 pub(crate) use plan::{Planned, plan};
 
 /// Whom a fault strikes.
@@ -78,7 +79,7 @@ pub(crate) enum Fault {
         which: Which,
         lasts: Duration,
     },
-    /// Slow at first, then none.
+    /// The leader's network is slow at first, then there is none.
     Fade {
         ways: Ways,
         slow: Duration,
@@ -175,9 +176,10 @@ pub(crate) enum MemberFault {
         member: usize,
         rest: Duration,
     },
-    /// The disk of etcd's leader stalls some way into a renewal of the leading candidate, whose requests are slow, and
+    /// The disk of etcd's leader stalls some way into a renewal of the leading candidate, whose network is slow, and
     /// which then hears nobody for so long.
     StallUnderLoad {
+        ways: Ways,
         into: Duration,
         lasts: Duration,
     },
@@ -260,7 +262,7 @@ impl MemberFault {
             Self::CutOneWay { .. } => "members cut one way",
             Self::Lag { .. } => "member lags",
             Self::Replace { .. } => "member replaced",
-            Self::StallUnderLoad { .. } => "etcd leader's disk stalled under slow requests",
+            Self::StallUnderLoad { .. } => "etcd leader's disk stalled in a slow renewal",
             Self::Elect => "etcd leader changed",
             Self::Compact => "store compacted",
             Self::NoSpace { .. } => "out of space",

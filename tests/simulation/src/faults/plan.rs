@@ -90,7 +90,7 @@ impl Planner {
 
     fn fault(&mut self) -> Fault {
         match self.weather {
-            Weather::Fading => match self.dice.below(3) {
+            Weather::Fading => match self.dice.below(2) {
                 0 => self.stall_under_load(),
                 _ => self.fade(),
             },
@@ -250,8 +250,16 @@ impl Planner {
     }
 
     fn stall_under_load(&mut self) -> Fault {
-        let into = self.dice.between(Duration::from_millis(5), self.setup.timings.attempt_timeout() / 2);
-        Fault::Member(MemberFault::StallUnderLoad { into, lasts: self.dice.between(self.ttl(), self.ttl() * 2) })
+        let lasts = self.dice.between(self.ttl(), self.ttl() * 2);
+        let (ways, most) = if self.dice.coin() {
+            // What leaves together arrives before and after the stall.
+            (Ways::OnlyTo, self.setup.timings.attempt_timeout() / 2)
+        } else {
+            // The answer arrives when there is another leader.
+            (Ways::OnlyBack, Duration::from_millis(5))
+        };
+        let into = self.dice.between(Duration::ZERO, most);
+        Fault::Member(MemberFault::StallUnderLoad { ways, into, lasts })
     }
 
     fn member(&mut self) -> Fault {

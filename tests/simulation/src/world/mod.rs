@@ -15,7 +15,7 @@ use bellwether::election::{Event, LockKey, OpId};
 use crate::clock::nanos;
 use crate::dice::Dice;
 use crate::etcd::{Cluster, Snapshot, Ticket};
-use crate::faults::{Planned, StallAtKeepAlive, plan};
+use crate::faults::{LastRenewal, Planned, plan};
 use crate::invariants::{Judge, Verdict};
 use crate::labels::{Labels, Patch};
 use crate::network::Network;
@@ -110,7 +110,7 @@ pub(crate) struct World {
     pub(crate) store_is_away: bool,
     /// Until when some member is struck by something.
     pub(crate) members_struck_until: u64,
-    pub(crate) stall_at_keep_alive: Option<StallAtKeepAlive>,
+    pub(crate) last_renewal: Option<LastRenewal>,
     /// What candidates are to be restarted with.
     pub(crate) epoch: u64,
     /// Taken early in the run.
@@ -155,7 +155,7 @@ impl World {
             healed: false,
             store_is_away: false,
             members_struck_until: 0,
-            stall_at_keep_alive: None,
+            last_renewal: None,
             epoch: 0,
             backup: None,
             broken: None,
