@@ -88,7 +88,7 @@ pub(super) fn of_status(status: &Status) -> CallError {
     reason = "gRPC's codes: those that call for no reaction of their own are one kind"
 )]
 pub(super) fn kind_of(code: Code, message: &str) -> CallErrorKind {
-    const BY_MESSAGE: [(&str, CallErrorKind); 9] = [
+    const BY_MESSAGE: [(&str, CallErrorKind); 10] = [
         ("requested lease not found", CallErrorKind::LeaseNotFound),
         ("database space exceeded", CallErrorKind::NoSpace),
         ("required revision has been compacted", CallErrorKind::Compacted),
@@ -98,6 +98,7 @@ pub(super) fn kind_of(code: Code, message: &str) -> CallErrorKind {
         ("authentication failed", CallErrorKind::Unauthenticated),
         ("permission denied", CallErrorKind::PermissionDenied),
         ("no leader", CallErrorKind::Unavailable),
+        ("not a primary lessor", CallErrorKind::Unavailable),
     ];
     if let Some((_, kind)) = BY_MESSAGE.iter().find(|(part, _)| message.contains(part)) {
         return *kind;

@@ -126,11 +126,6 @@ impl Etcd {
         }
     }
 
-    /// When the next lease expires, if nobody keeps it alive.
-    pub fn next_expiry(&self) -> Option<u64> {
-        self.leases.values().map(|granted| granted.expires).min()
-    }
-
     pub fn revoke(&mut self, lease: LeaseId) {
         if self.leases.remove(&lease).is_none() {
             return;
@@ -194,15 +189,6 @@ impl Etcd {
     pub fn changes(&self, target: &WatchTarget, from: Revision) -> Vec<Change> {
         let wanted = |(changed, change): &&(WatchTarget, Change)| changed == target && change.revision() >= from;
         self.log.iter().filter(wanted).map(|(_, change)| change.clone()).collect()
-    }
-
-    /// How many changes there have been; with `change`, for a network that carries each to its watchers.
-    pub fn changes_so_far(&self) -> usize {
-        self.log.len()
-    }
-
-    pub fn change(&self, place: usize) -> &(WatchTarget, Change) {
-        &self.log[place]
     }
 
     fn observe(&self, before: Option<Revision>) -> Body {

@@ -1,4 +1,4 @@
-//! The pure core through its public API: every rule of the protocol told as a story, and a storm.
+//! The pure core through its public API: every rule of the protocol told as a story.
 #![expect(clippy::unchecked_time_subtraction, reason = "a test that subtracts too much should panic")]
 
 mod adversity;
@@ -11,5 +11,4 @@ mod publication;
 mod renewal;
 mod scene;
 mod standing_down;
-mod storm;
 mod unheard;

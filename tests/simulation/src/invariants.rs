@@ -109,6 +109,7 @@ impl Judge {
         nodes: &mut [Node],
         lock: Option<&LockKey>,
         has_lease: impl Fn(LeaseId) -> bool,
+        revision: Revision,
     ) -> Verdict {
         self.answering.clear();
         for (place, node) in nodes.iter().enumerate().filter(|(_, node)| node.answers_200(now)) {
@@ -128,7 +129,7 @@ impl Judge {
                 self.overlap_ends_with_the_news_and_by_until(now, *one, node)?;
             } else {
                 no_leader_without_lease_and_key(*one, node, lock, &has_lease)?;
-                self.terms_only_grow(*one, node)?;
+                self.terms_only_grow(*one, node, revision)?;
                 self.answers_hold_for_their_validity(now, *one)?;
             }
             let until = node.promise(now);
@@ -175,16 +176,16 @@ impl Judge {
 
     /// The term fences what the answer cannot: a resource that has seen one refuses every lower one, which works only
     /// if each leader's is higher than all before. Terms grow within one history of the store, and from one to the next
-    /// with the epoch; who has heard of a term must not lead a lower one even when the store has been wiped since.
-    fn terms_only_grow(&mut self, one: Answering, node: &Node) -> Verdict {
+    /// with the epoch; where the store has been wiped, who has heard of a later revision than it has must not lead.
+    fn terms_only_grow(&mut self, one: Answering, node: &Node, revision: Revision) -> Verdict {
         if let Some(highest) = self.highest {
             if one == highest {
                 return Ok(());
             }
             if one.term <= highest.term {
                 let what = format!("{} leads {} after {} led {}", one.node, one.term, highest.node, highest.term);
-                // Who has heard of nothing that was lost with the old store cannot know better.
-                let knew = node.process.as_ref().is_some_and(|process| process.heard >= highest.term.token);
+                // Who has heard of nothing that the store has not got again cannot know better.
+                let knew = node.process.as_ref().is_some_and(|process| process.heard > revision);
                 if self.wiped_at.is_none() || knew || one.term.epoch > highest.term.epoch {
                     return broken("terms_only_grow", what);
                 }
@@ -270,6 +271,7 @@ impl Judge {
         self.let_go.clear();
         self.touched.clear();
         self.taken_away.clear();
+        self.told.fill(None);
     }
 
     /// The lock key is another one, or none, or has been put again.

@@ -184,12 +184,17 @@ impl Node {
         !self.is_stopped() && self.process.as_ref().is_some_and(|process| process.turn.is_empty())
     }
 
+    /// Whether the candidate's deadline has passed.
+    pub(crate) fn is_due(&self, now: u64) -> bool {
+        let due = self.process.as_ref().and_then(|process| process.candidate.poll_timeout());
+        due.is_some_and(|at| at <= self.clock.reading(now).boot)
+    }
+
     /// Lets the candidate handle one input, or the deadline alone. Says for how long its loop would not have waited
     /// after that: a deadline that has passed already is a loop that spins.
     pub(crate) fn handle(&mut self, now: u64, event: Option<Event>) -> Result<(), String> {
-        let reading = self.clock.reading(now);
+        let (reading, due) = (self.clock.reading(now), self.is_due(now));
         let process = self.process.as_mut().expect("somebody handles the input");
-        let due = process.candidate.poll_timeout().is_some_and(|at| at <= reading.boot);
         if due || event.is_none() {
             process.candidate.handle_timeout(reading);
         }

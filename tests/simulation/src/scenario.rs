@@ -146,3 +146,42 @@ impl Drop for TakenAway {
         bellwether::protections::Protections::take_away(None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEATHERS: [Weather; 4] = [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading];
+
+    #[test]
+    fn the_same_scenario_tells_the_same_story() {
+        for weather in WEATHERS {
+            let scenario = Scenario { left_out: vec![1, 4], ..Scenario::of_seed(3, weather) };
+            let (one, other) = (run(&scenario, None), run(&scenario, None));
+            assert_eq!(one.story, other.story);
+            assert_eq!((one.verdict, one.tally), (other.verdict, other.tally));
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_does_not_happen_and_the_plan_stays_what_it_is() {
+        for weather in WEATHERS {
+            let whole = run(&Scenario::of_seed(5, weather), None);
+            let nothing =
+                Scenario { left_out: (0..whole.tally.faults_planned).collect(), ..Scenario::of_seed(5, weather) };
+            let quiet = run(&nothing, None);
+            assert_eq!(quiet.tally.faults_planned, whole.tally.faults_planned);
+            assert!(quiet.tally.faults.is_empty() && !whole.tally.faults.is_empty());
+            assert_eq!(quiet.verdict, Ok(()));
+        }
+    }
+
+    #[cfg(feature = "sabotage")]
+    #[test]
+    fn a_protection_is_given_back_after_the_run() {
+        use bellwether::protections::Protections;
+        let control = Some(Control::Candidate(Protections::NO_MARGIN));
+        drop(run(&Scenario::of_seed(1, Weather::Fading), control));
+        assert!(!Protections::NO_MARGIN.taken_away());
+    }
+}

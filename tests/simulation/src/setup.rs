@@ -71,7 +71,10 @@ fn timings(dice: &mut Dice, weather: Weather) -> Timings {
         drain_timeout,
         ..TimingsRequest::default()
     };
-    let request = match dice.below(if weather == Weather::Fading { 9 } else { 6 }) {
+    // Where the network fades, more often those that a slow renewal can hurt.
+    let kind =
+        if weather == Weather::Fading { [0, 1, 2, 3, 4, 4, 4, 4, 5, 5, 5][dice.below(11)] } else { dice.below(6) };
+    let request = match kind {
         0 => TimingsRequest { drain_timeout, ..TimingsRequest::default() },
         1 => TimingsRequest { lease_ttl: seconds(2), drain_timeout, ..TimingsRequest::default() },
         2 => TimingsRequest {

@@ -20,9 +20,9 @@ mod members;
 mod renewals;
 mod replication;
 mod requests;
-#[cfg(test)]
-mod smoke;
 mod store;
+#[cfg(test)]
+mod tests;
 mod truth;
 mod watches;
 

@@ -195,7 +195,7 @@ impl Cluster {
     }
 }
 
-/// Which no map of the server's turns into a code of its own.
+/// What a server that leads no more says once its timeout is over.
 fn not_primary() -> CallError {
-    error(CallErrorKind::Other, "not a primary lessor")
+    error(CallErrorKind::Unavailable, "not a primary lessor")
 }

@@ -27,13 +27,9 @@ impl World {
             Fault::Cut { who, which, ways, hold, lasts } => self.cuts(who, which, ways, hold, lasts),
             Fault::Refuse { who, which, lasts } => {
                 self.lay(who, which, lasts, Condition::Refused);
-                self.each_link(who, which).into_iter().for_each(|(node, member)| self.resets(node, member));
-                true
+                self.resets_each(who, which)
             }
-            Fault::Reset { who, which } => {
-                self.each_link(who, which).into_iter().for_each(|(node, member)| self.resets(node, member));
-                true
-            }
+            Fault::Reset { who, which } => self.resets_each(who, which),
             Fault::Slow { who, which, ways, most, lasts } => {
                 self.lay(who, which, lasts, Condition::Slow { ways, most })
             }
@@ -41,7 +37,7 @@ impl World {
             Fault::Repeat { who, which, lasts } => self.lay(who, which, lasts, Condition::Repeating),
             Fault::Fade { ways, slow, gone } => self.fades(ways, slow, gone),
             Fault::Watch { who, trouble, nth } => self.troubles_a_watch(who, trouble, nth),
-            Fault::Pause { who, lasts } => self.each_node(who).into_iter().any(|node| self.pauses(node, lasts, false)),
+            Fault::Pause { who, lasts } => self.pauses(self.one_node(who), lasts, false),
             Fault::PauseInTurn { who, place, lasts } => {
                 let node = self.one_node(who);
                 self.nodes[node].pause_in_turn = Some((place, nanos(lasts)));
@@ -62,8 +58,10 @@ impl World {
             }
             Fault::Resign { who, cooldown } => self.is_told(self.one_node(who), Event::Resign { cooldown }),
             Fault::RenewCredentials { who } => {
-                let nodes = self.each_node(who);
-                nodes.into_iter().fold(false, |any, node| self.is_told(node, Event::CredentialsRenewed) || any)
+                for node in self.each_node(who) {
+                    self.is_told(node, Event::CredentialsRenewed);
+                }
+                true
             }
             Fault::Member(fault) => self.member_fault(fault),
             Fault::Operator(fault) => self.operator_fault(fault),
@@ -117,6 +115,13 @@ impl World {
     pub(super) fn lay_one(&mut self, node: usize, member: usize, later: u64, lasts: u64, condition: Condition) {
         self.network.lay(self.now + later, node, member, lasts, condition);
         self.after(later + lasts, Happening::LinkTurns { node, member });
+    }
+
+    fn resets_each(&mut self, who: Who, which: Which) -> bool {
+        for (node, member) in self.each_link(who, which) {
+            self.resets(node, member);
+        }
+        true
     }
 
     fn cuts(&mut self, who: Who, which: Which, ways: Ways, hold: bool, lasts: Duration) -> bool {

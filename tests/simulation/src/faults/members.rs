@@ -11,10 +11,21 @@ use crate::world::{Happening, MemberTurn, World};
 
 /// Without its leader for this long, etcd has elected another, whatever its chances: two election timeouts and a bit.
 const ELECTED_WITHIN: Duration = Duration::from_millis(2300);
+/// How long after the end of a fault all members have what the others have.
+const WELL_WITHIN: Duration = Duration::from_secs(3);
 /// How long a process takes to start.
 const STARTS_WITHIN: Duration = Duration::from_millis(300);
 /// How long after one candidate the next is restarted, when all are.
 const RESTARTS_APART: Duration = Duration::from_millis(700);
+
+/// A stall that waits for a keep-alive of this candidate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StallAtKeepAlive {
+    node: usize,
+    member: usize,
+    into: Duration,
+    lasts: Duration,
+}
 
 impl World {
     /// Whether there was anything to strike.
@@ -39,7 +50,7 @@ impl World {
                 self.each(which, lasts, slows, MemberTurn::KeepsUp)
             }
             MemberFault::Replace { member, rest } => self.replaces(member, rest),
-            MemberFault::StallUnderLoad { slow, lasts } => self.stalls_under_load(slow, lasts),
+            MemberFault::StallUnderLoad { into, lasts } => self.stalls_under_load(into, lasts),
             MemberFault::Elect => {
                 let isolates = |world: &mut Self, member| world.isolates(member, true);
                 self.each(Which::EtcdLeader, ELECTED_WITHIN, isolates, MemberTurn::Rejoins)
@@ -69,6 +80,8 @@ impl World {
     }
 
     fn turns_later(&mut self, later: Duration, turn: MemberTurn) {
+        let well_again = self.now + nanos(later + WELL_WITHIN);
+        self.members_struck_until = self.members_struck_until.max(well_again);
         self.after(nanos(later), Happening::MemberTurns(turn));
     }
 
@@ -97,7 +110,8 @@ impl World {
     }
 
     fn replaces(&mut self, member: usize, rest: Duration) -> bool {
-        if self.setup.cluster.members == 1 {
+        // etcd refuses to take one out while another is not well: with it could go what only it and the sick one have.
+        if self.setup.cluster.members == 1 || self.now < self.members_struck_until {
             return false;
         }
         self.cluster.remove(self.now, member);
@@ -108,22 +122,32 @@ impl World {
         true
     }
 
-    /// Requests of the leading candidate are slow; then etcd's leader hangs in a write, while answers to keep-alives
-    /// go out; then the candidate hears nobody any more.
-    fn stalls_under_load(&mut self, slow: Duration, lasts: Duration) -> bool {
-        let (Some(leader), Some(member)) = (self.judge.answering().first().map(|one| one.node), self.cluster.leader())
+    /// Requests of the leading candidate are slow, until it sends a keep-alive.
+    fn stalls_under_load(&mut self, into: Duration, lasts: Duration) -> bool {
+        let (Some(node), Some(member)) = (self.judge.answering().first().map(|one| one.node), self.cluster.leader())
         else {
             return false;
         };
+        let (interval, most) = (self.setup.timings.keepalive_interval(), self.setup.timings.attempt_timeout());
+        for to in 0..self.setup.cluster.members {
+            self.lay_one(node, to, 0, nanos(interval + most * 2), Condition::Slow { ways: Ways::OnlyTo, most });
+        }
+        self.stall_at_keep_alive = Some(StallAtKeepAlive { node, member, into, lasts });
+        true
+    }
+
+    /// The keep-alive leaves: some way into the attempt etcd's leader hangs in a write, while answers to keep-alives go
+    /// out; then the candidate hears nobody any more.
+    pub(crate) fn keep_alive_leaves(&mut self, node: usize) {
+        let Some(armed) = self.stall_at_keep_alive.take_if(|armed| armed.node == node) else { return };
+        let StallAtKeepAlive { member, into, lasts, .. } = armed;
         let most = self.setup.timings.attempt_timeout();
         for to in 0..self.setup.cluster.members {
-            self.lay_one(leader, to, 0, nanos(slow + most), Condition::Slow { ways: Ways::OnlyTo, most });
             let cut = Condition::Cut { ways: Ways::Both, hold: false };
-            self.lay_one(leader, to, nanos(slow + most), nanos(lasts), cut);
+            self.lay_one(node, to, nanos(most), nanos(lasts), cut);
         }
-        self.turns_later(slow, MemberTurn::Stalls(member));
-        self.turns_later(slow + lasts, MemberTurn::DiskWrites(member));
-        true
+        self.turns_later(into, MemberTurn::Stalls(member));
+        self.turns_later(into + lasts, MemberTurn::DiskWrites(member));
     }
 
     /// All members are down for as long as it takes to restore the store; who led before must have stopped by then.
@@ -219,6 +243,7 @@ impl World {
             self.cluster.cont(self.now, member);
             self.cluster.restart(self.now, member);
         }
+        self.stall_at_keep_alive = None;
         self.member_turns(MemberTurn::SpaceIsBack);
         self.member_turns(MemberTurn::LockIsCleared);
         for node in 0..self.nodes.len() {

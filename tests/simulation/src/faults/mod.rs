@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::network::Ways;
 use crate::node::Place;
 
+pub(crate) use members::StallAtKeepAlive;
 pub(crate) use plan::{Planned, plan};
 
 /// Whom a fault strikes.
@@ -174,9 +175,10 @@ pub(crate) enum MemberFault {
         member: usize,
         rest: Duration,
     },
-    /// Its disk stalls while the way of the leading candidate's keep-alives to it is slow.
+    /// The disk of etcd's leader stalls some way into a renewal of the leading candidate, whose requests are slow, and
+    /// which then hears nobody for so long.
     StallUnderLoad {
-        slow: Duration,
+        into: Duration,
         lasts: Duration,
     },
     Elect,

@@ -90,7 +90,7 @@ impl Planner {
 
     fn fault(&mut self) -> Fault {
         match self.weather {
-            Weather::Fading => match self.dice.below(4) {
+            Weather::Fading => match self.dice.below(3) {
                 0 => self.stall_under_load(),
                 _ => self.fade(),
             },
@@ -250,9 +250,8 @@ impl Planner {
     }
 
     fn stall_under_load(&mut self) -> Fault {
-        let interval = self.setup.timings.keepalive_interval();
-        let slow = self.dice.between(interval, interval * 2);
-        Fault::Member(MemberFault::StallUnderLoad { slow, lasts: self.dice.between(self.ttl(), self.ttl() * 2) })
+        let into = self.dice.between(Duration::from_millis(5), self.setup.timings.attempt_timeout() / 2);
+        Fault::Member(MemberFault::StallUnderLoad { into, lasts: self.dice.between(self.ttl(), self.ttl() * 2) })
     }
 
     fn member(&mut self) -> Fault {

@@ -13,6 +13,10 @@ use crate::scenario::Control;
 /// An answer on a stream or watch that its candidate has closed was read before, once in so many times, and arrives.
 const READ_BEFORE_ONE_IN: u64 = 2;
 
+/// One time in this many a release waits for an answer whose client reads slowly, up to the limit on such.
+const SLOW_ANSWER_ONE_IN: u64 = 8;
+const SLOW_ANSWER_MOST: Duration = Duration::from_secs(5);
+
 impl World {
     pub(super) fn starts(&mut self, node: usize) {
         if self.nodes[node].process.is_some() {
@@ -134,10 +138,12 @@ impl World {
             },
         );
         process.heard = process.heard.max(event.as_ref().map_or(Revision(0), revision_in));
-        if let Some(change) = tells_of_lock {
+        self.tally.turns += 1;
+        // A deadline that is handled first may close the watch, and what it tells is not read any more.
+        let change = tells_of_lock.filter(|_| !self.nodes[node].is_due(self.now));
+        if let Some(change) = change {
             self.judge.is_told(node, leads, &change);
         }
-        self.tally.turns += 1;
         let handled = self.nodes[node].handle(self.now, event);
         self.judged(no_hot_loop(node, handled));
         self.begin_turn(node);
@@ -240,7 +246,12 @@ impl World {
             }
             Effect::Watch { watch, endpoint, target, from } => self.opens_watch(node, watch, endpoint.0, target, from),
             Effect::Unwatch(watch) => self.closes_watch(node, watch),
-            Effect::SettleAnswers(op) => self.settles(node, life, op),
+            Effect::SettleAnswers(op) => {
+                // Now and then an answer is slow to leave for its socket.
+                let most = if self.dice.once_in(SLOW_ANSWER_ONE_IN) { SLOW_ANSWER_MOST } else { Duration::ZERO };
+                let later = self.dice.nanos(Duration::ZERO, most);
+                self.after(later, Happening::Settles { node, life, op });
+            }
             Effect::Publish(publication) => {
                 let soon = self.labels.publish(node, life, publication);
                 self.looks_at_labels(node, life, soon);
@@ -266,6 +277,9 @@ impl World {
     pub(super) fn settles(&mut self, node: usize, life: u64, op: OpId) {
         let it = &self.nodes[node];
         let Some(process) = it.process.as_ref().filter(|_| it.life == life) else { return };
+        if let Some(pause) = it.pause {
+            return self.at(pause.until + 1, Happening::Settles { node, life, op });
+        }
         match process.promised.filter(|promised| *promised > it.clock.reading(self.now).boot) {
             Some(promised) => {
                 let at = it.clock.true_time(promised);

@@ -1,5 +1,7 @@
 //! A world: machines, one etcd, the network between them, and what happens next. Time is true time, in nanoseconds.
 
+mod beside;
+mod connections;
 mod driver;
 mod pods;
 mod rest;
@@ -13,7 +15,7 @@ use bellwether::election::{Event, LockKey, OpId};
 use crate::clock::nanos;
 use crate::dice::Dice;
 use crate::etcd::{Cluster, Snapshot, Ticket};
-use crate::faults::{Planned, plan};
+use crate::faults::{Planned, StallAtKeepAlive, plan};
 use crate::invariants::{Judge, Verdict};
 use crate::labels::{Labels, Patch};
 use crate::network::Network;
@@ -85,6 +87,9 @@ pub(crate) enum MemberTurn {
     LockIsCleared,
 }
 
+/// More than this at one instant is a world that stands still.
+const AT_ONE_INSTANT_MOST: u32 = 100_000;
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -103,6 +108,9 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     /// All members are down, for the store to be restored.
     pub(crate) store_is_away: bool,
+    /// Until when some member is struck by something.
+    pub(crate) members_struck_until: u64,
+    pub(crate) stall_at_keep_alive: Option<StallAtKeepAlive>,
     /// What candidates are to be restarted with.
     pub(crate) epoch: u64,
     /// Taken early in the run.
@@ -119,6 +127,7 @@ pub(crate) struct World {
     /// What links hold back, in the order it came.
     held: Vec<wire::Held>,
     known_lock: Option<LockKey>,
+    elections: u64,
     /// Since when nobody has led.
     leaderless_since: Option<u64>,
 }
@@ -145,6 +154,8 @@ impl World {
             weather: scenario.weather,
             healed: false,
             store_is_away: false,
+            members_struck_until: 0,
+            stall_at_keep_alive: None,
             epoch: 0,
             backup: None,
             broken: None,
@@ -156,6 +167,7 @@ impl World {
             tickets: 0,
             held: Vec::new(),
             known_lock: None,
+            elections: 0,
             leaderless_since: Some(0),
             setup,
         };
@@ -223,6 +235,7 @@ impl World {
 
     /// Lets everything happen that happens before `end`.
     pub(crate) fn run_until(&mut self, end: u64) {
+        let mut at_this_instant = 0;
         while self.broken.is_none() {
             let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
             let inside = self.cluster.next_at();
@@ -231,7 +244,10 @@ impl World {
             self.now = next.unwrap_or(end).max(self.now);
             if passed {
                 self.look();
+                at_this_instant = 0;
             }
+            at_this_instant += 1;
+            assert!(at_this_instant < AT_ONE_INSTANT_MOST, "the world stands still at {}", self.now);
             let Some(next) = next else { return };
             if inside == Some(next) {
                 self.cluster.advance(self.now);
@@ -269,13 +285,16 @@ impl World {
     fn look(&mut self) {
         let (cluster, judge) = (&self.cluster, &mut self.judge);
         let overlapped = judge.answering().len() > 1;
-        let verdict = judge.look(self.now, &mut self.nodes, cluster.lock(), |lease| cluster.has_lease(lease));
+        let verdict =
+            judge.look(self.now, &mut self.nodes, cluster.lock(), |lease| cluster.has_lease(lease), cluster.revision());
         self.judged(verdict);
         let answering = self.judge.answering();
         if answering.len() > 1 && !overlapped {
             // So that the end of the overlap is seen when it comes.
             let ends: Vec<u64> = answering.iter().filter_map(|one| self.nodes[one.node].until()).collect();
-            ends.into_iter().for_each(|end| self.at(end, Happening::Look));
+            for end in ends {
+                self.at(end, Happening::Look);
+            }
         }
         self.count_leaderless();
     }

@@ -3,21 +3,15 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    Call, CallError, CallErrorKind, Event, LeaseId, OpId, Request, Revision, StreamId, WatchId, WatchTarget,
+    Answer, Call, CallError, CallErrorKind, Event, LeaseId, OpId, Request, Revision, StreamId, WatchId, WatchTarget,
 };
 
 use super::{Happening, World};
 use crate::etcd::{Asked, Output, Ticket};
 use crate::network::{Direction, Fate};
-use crate::node::{Beside, OpenCall, OpenStream, OpenWatch};
+use crate::node::{OpenCall, OpenStream, OpenWatch};
 use crate::scenario::Control;
 
-/// HTTP/2 pings leave every 6 s while something is open, and are waited for 2 s: a connection that carries nothing is
-/// given up after this at most.
-const PINGS_FAIL_MOST: Duration = Duration::from_secs(8);
-const PINGS_FAIL_LEAST: Duration = Duration::from_secs(2);
-/// What was held back comes this far apart.
-const BURST_GAP: u64 = 20_000;
 /// An application on the same machine hears of a broken connection within this.
 const LOCALLY: Duration = Duration::from_micros(200);
 
@@ -35,7 +29,7 @@ pub(crate) enum Waiting {
 
 /// What a request carries.
 #[derive(Clone, Debug)]
-enum Cargo {
+pub(super) enum Cargo {
     Asked(Asked),
     Watch(WatchTarget, Revision),
 }
@@ -65,16 +59,16 @@ pub(crate) struct Homeward {
 enum What {
     Event(Event),
     /// To the control's read.
-    Beside(Result<bellwether::election::Answer, CallError>),
+    Beside(Result<Answer, CallError>),
 }
 
 /// What a link holds back.
 #[derive(Debug)]
 pub(super) struct Held {
-    node: usize,
-    member: usize,
-    direction: Direction,
-    what: Happening,
+    pub(super) node: usize,
+    pub(super) member: usize,
+    pub(super) direction: Direction,
+    pub(super) what: Happening,
 }
 
 pub(crate) fn unavailable(message: &str) -> CallError {
@@ -112,6 +106,7 @@ impl World {
     }
 
     pub(super) fn sends_keep_alive(&mut self, node: usize, stream: StreamId, member: usize, lease: LeaseId) {
+        self.keep_alive_leaves(node);
         if self.control == Some(Control::ConfirmBeside) {
             self.confirms_beside(node, member);
         }
@@ -152,7 +147,7 @@ impl World {
         }
     }
 
-    fn takes_off(&mut self, node: usize, member: usize, waiting: Waiting, cargo: Cargo) -> Ticket {
+    pub(super) fn takes_off(&mut self, node: usize, member: usize, waiting: Waiting, cargo: Cargo) -> Ticket {
         self.nodes[node].requests += 1;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -199,7 +194,7 @@ impl World {
         }
     }
 
-    fn tells_soon(&mut self, node: usize, life: u64, event: Event) {
+    pub(super) fn tells_soon(&mut self, node: usize, life: u64, event: Event) {
         let soon = self.dice.nanos(Duration::from_micros(10), LOCALLY);
         self.after(soon, Happening::Tells { node, life, event });
     }
@@ -228,6 +223,12 @@ impl World {
     pub(super) fn hear_the_cluster(&mut self) {
         while let Some(output) = self.cluster.poll_output() {
             self.member_says(output);
+        }
+        if self.cluster.elections() != self.elections {
+            self.elections = self.cluster.elections();
+            if let Some(member) = self.cluster.leader() {
+                self.note(format!("etcd: member {member} leads the others"));
+            }
         }
         if self.cluster.lock() != self.known_lock.as_ref() {
             self.known_lock = self.cluster.lock().cloned();
@@ -349,97 +350,5 @@ impl World {
         let message = "no answer within the timeout".into();
         let error = CallError { kind: CallErrorKind::Timeout, message };
         self.tells(node, life, Event::Answered { id: op, result: Err(error) });
-    }
-
-    // ---- connections
-
-    /// The connection breaks, and both ends are told: what is open on it ends. Requests on their way may still arrive.
-    pub(crate) fn resets(&mut self, node: usize, member: usize) {
-        self.held.retain(|held| held.node != node || held.member != member || held.direction == Direction::To);
-        let life = self.nodes[node].life;
-        let Some(process) = &self.nodes[node].process else { return };
-        let error = || unavailable("connection reset");
-        let streams = process.streams.iter().filter(|(_, open)| open.member == member);
-        let calls = process.calls.iter().filter(|(_, open)| open.member == member);
-        let watches = process.watches.iter().filter(|(_, open)| open.member == member);
-        let tickets: Vec<Ticket> = watches.clone().map(|(_, open)| open.ticket).collect();
-        let ends: Vec<Event> = streams
-            .map(|(stream, _)| Event::StreamEnded { stream: *stream, error: error() })
-            .chain(calls.map(|(id, _)| Event::Answered { id: *id, result: Err(error()) }))
-            .chain(watches.map(|(watch, _)| Event::WatchEnded { watch: *watch, error: error() }))
-            .collect();
-        for ticket in tickets {
-            self.flights.remove(&ticket);
-            self.cluster.forget(ticket);
-        }
-        ends.into_iter().for_each(|event| self.tells_soon(node, life, event));
-    }
-
-    /// A cut begins: if it is still there when pings should have come back, the connection is given up.
-    pub(crate) fn pings_begin_to_fail(&mut self, node: usize, member: usize) {
-        let later = self.dice.nanos(PINGS_FAIL_LEAST, PINGS_FAIL_MOST);
-        self.after(later, Happening::PingsFail { node, member, cut_at: self.now });
-    }
-
-    pub(super) fn pings_fail(&mut self, node: usize, member: usize, cut_at: u64) {
-        let cut = |direction| self.network.was_cut_since(self.now, cut_at, node, member, direction);
-        if cut(Direction::To) || cut(Direction::Back) || self.cluster.is_stopped(member) {
-            self.resets(node, member);
-        }
-    }
-
-    /// A condition of a link has ended: what nothing holds back any more comes in a burst.
-    pub(super) fn link_turns(&mut self, node: usize, member: usize) {
-        self.network.tidy(self.now, node, member);
-        let free = |direction| !self.network.is_cut(self.now, node, member, direction);
-        let (to, back) = (free(Direction::To), free(Direction::Back));
-        let mut burst = Vec::new();
-        for held in std::mem::take(&mut self.held) {
-            let free = if held.direction == Direction::To { to } else { back };
-            if held.node == node && held.member == member && free {
-                burst.push(held.what)
-            } else {
-                self.held.push(held)
-            }
-        }
-        for (place, what) in burst.into_iter().enumerate() {
-            self.after(BURST_GAP * (1 + place as u64), what);
-        }
-    }
-
-    // ---- the control that confirms beside the keep-alive
-
-    fn confirms_beside(&mut self, node: usize, member: usize) {
-        self.tickets += 1;
-        let number = self.tickets;
-        let identity = self.nodes[node].identity.clone();
-        let cargo = Cargo::Asked(Asked::Call { identity, call: Call::Confirm });
-        let ticket = self.takes_off(node, member, Waiting::Beside(number), cargo);
-        let delay = self.network.delay(self.now, node, member, Direction::To);
-        self.after(delay, Happening::Reaches(ticket));
-        let process = self.nodes[node].process.as_mut().expect("it has effects");
-        process.beside.insert(member, Beside { number, answer: None, wanted_as: None });
-    }
-
-    /// The core asks for the confirm that has left already.
-    fn answers_from_beside(&mut self, node: usize, member: usize, op: OpId) -> bool {
-        let life = self.nodes[node].life;
-        let process = self.nodes[node].process.as_mut().expect("it has effects");
-        let Some(beside) = process.beside.get_mut(&member) else { return false };
-        match beside.answer.take() {
-            Some(result) => self.tells_soon(node, life, Event::Answered { id: op, result }),
-            None => beside.wanted_as = Some(op),
-        }
-        true
-    }
-
-    fn beside_answers(&mut self, node: usize, number: u64, result: Result<bellwether::election::Answer, CallError>) {
-        let life = self.nodes[node].life;
-        let Some(process) = &mut self.nodes[node].process else { return };
-        let Some(beside) = process.beside.values_mut().find(|beside| beside.number == number) else { return };
-        match beside.wanted_as.take() {
-            Some(id) => self.tells_soon(node, life, Event::Answered { id, result }),
-            None => beside.answer = Some(result),
-        }
     }
 }

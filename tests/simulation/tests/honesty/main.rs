@@ -86,7 +86,9 @@ stories! {
         cluster::a_new_etcd_leader_extends_every_lease,
         cluster::a_member_without_a_majority_answers_nothing,
         cluster::a_stopped_leader_is_replaced_and_learns_of_it,
-        cluster::a_claim_through_a_follower_survives_the_kill_of_the_leader;
+        cluster::a_claim_through_a_follower_survives_the_kill_of_the_leader,
+        stalls::a_stalled_leader_answers_keep_alives_by_its_age,
+        stalls::a_thawed_leader_revokes_a_renewed_lease_by_its_age;
 }
 
 /// A story that a wrong model tells must not pass.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bellwether::election::{Answer, Call, CallError, CallErrorKind, Header, Identity, LeaseId, Revision, WatchTarget};
+use bellwether::election::{Answer, Call, CallError, CallErrorKind, Identity, LeaseId, Revision, WatchTarget};
 use simulation::etcd::{Asked, Behaviour, Cluster, ClusterOptions, Extension, Operation, Output, Ticket};
 
 use crate::party::{Heard, Party, Renewed, Sent, Shape};
@@ -270,6 +270,16 @@ impl Party for Model {
 
     async fn cont(&mut self, member: usize) -> Result<()> {
         self.cluster.cont(self.now, member);
+        Ok(())
+    }
+
+    async fn stall(&mut self, member: usize) -> Result<()> {
+        self.cluster.stall(self.now, member);
+        Ok(())
+    }
+
+    async fn unstall(&mut self, member: usize) -> Result<()> {
+        self.cluster.unstall(self.now, member);
         Ok(())
     }
 

@@ -78,6 +78,7 @@ pub trait Party {
     /// Returns when it has been done.
     async fn operate(&mut self, operation: Operation) -> Result<()>;
 
+    /// The member that the others take for the leader.
     async fn leader(&mut self) -> Result<usize>;
 
     /// SIGKILL.
@@ -91,6 +92,12 @@ pub trait Party {
 
     /// SIGCONT.
     async fn cont(&mut self, member: usize) -> Result<()>;
+
+    /// From now on writes to its disk do not return.
+    async fn stall(&mut self, member: usize) -> Result<()>;
+
+    /// They do again, those that have been waiting too.
+    async fn unstall(&mut self, member: usize) -> Result<()>;
 
     /// Writes until the store refuses.
     async fn fill(&mut self) -> Result<()>;

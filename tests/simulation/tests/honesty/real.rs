@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use bellwether::config::{EtcdConfig, LockKeyName};
 use bellwether::election::{
-    Answer, Body, Call, CallError, CallErrorKind, EndpointId, Event, Header, Identity, LeaseId, OpId, Request,
-    Revision, StreamId, Timings, TimingsRequest, WatchId, WatchTarget,
+    Answer, Body, Call, CallError, CallErrorKind, EndpointId, Event, Identity, LeaseId, OpId, Request, Revision,
+    StreamId, Timings, TimingsRequest, WatchId, WatchTarget,
 };
 use bellwether::etcd::Etcd;
 use simulation::etcd::{Behaviour, Operation};
+use support::DiskStall;
 use support::etcd::{EtcdCluster, EtcdOptions, etcd_binary};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -20,6 +21,9 @@ use crate::party::{Heard, Party, Renewed, Sent, Shape};
 const LOCK: &str = "/bellwether/default/web";
 /// Two of the stuffing's pieces fit.
 const SMALL_BYTES: u64 = 1 << 20;
+
+/// Longer than any story: the end of a stall is when it is ended.
+const FOR_GOOD: Duration = Duration::from_secs(600);
 
 /// The servers at hand: the default one, and a current one where there is one.
 pub fn binaries() -> Result<(PathBuf, Option<PathBuf>)> {
@@ -77,6 +81,8 @@ impl Client {
 }
 
 pub struct Real {
+    /// Before the cluster, because dropped before it: a process that is traced cannot be ended.
+    stalled: BTreeMap<usize, DiskStall>,
     cluster: EtcdCluster,
     behaviour: Behaviour,
     began: Instant,
@@ -108,6 +114,7 @@ impl Real {
             patience: BTreeMap::new(),
             streams: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            stalled: BTreeMap::new(),
             ids: 0,
         };
         let sent = real.send("web-0", 0, Duration::from_secs(10), Call::Probe).await?;
@@ -134,9 +141,24 @@ impl Real {
         self.ids
     }
 
-    fn running(&self) -> Result<usize> {
-        let awake = |member: &usize| self.cluster.pid(*member).is_some() && !self.stopped.contains(member);
-        (0..self.cluster.size()).find(awake).context("no member answers")
+    /// The members that may be expected to answer.
+    fn awake(&self) -> impl Iterator<Item = usize> + '_ {
+        let awake = |member: &usize| {
+            self.cluster.pid(*member).is_some() && !self.stopped.contains(member) && !self.stalled.contains_key(member)
+        };
+        (0..self.cluster.size()).filter(awake)
+    }
+
+    /// Whom those take for the leader, if they agree and it is one of them.
+    async fn agreed_leader(&self) -> Result<Option<usize>> {
+        let mut leaders = BTreeSet::new();
+        let mut ids = BTreeMap::new();
+        for member in self.awake() {
+            let status = self.cluster.client(member).await?.status().await?;
+            ids.insert(status.header().context("an answer without a header")?.member_id(), member);
+            leaders.insert(status.leader());
+        }
+        Ok(leaders.pop_first().filter(|_| leaders.is_empty()).and_then(|leader| ids.get(&leader).copied()))
     }
 }
 
@@ -222,7 +244,7 @@ impl Party for Real {
 
     async fn operate(&mut self, operation: Operation) -> Result<()> {
         // As an operator would, with etcdctl, at a member that answers.
-        let mut client = self.cluster.client(self.running()?).await?;
+        let mut client = self.cluster.client(self.awake().next().context("no member answers")?).await?;
         match operation {
             Operation::DeleteLock => {
                 client.delete(LOCK, None).await?;
@@ -248,10 +270,7 @@ impl Party for Real {
     async fn leader(&mut self) -> Result<usize> {
         let until = Instant::now() + Duration::from_secs(30);
         while Instant::now() < until {
-            if let Ok(Ok(Some(leader))) = timeout(Duration::from_secs(5), self.cluster.leader()).await
-                && !self.stopped.contains(&leader)
-                && self.cluster.pid(leader).is_some()
-            {
+            if let Ok(Ok(Some(leader))) = timeout(Duration::from_secs(5), self.agreed_leader()).await {
                 return Ok(leader);
             }
             sleep(Duration::from_millis(50)).await;
@@ -277,6 +296,16 @@ impl Party for Real {
     async fn cont(&mut self, member: usize) -> Result<()> {
         ensure!(self.stopped.remove(&member), "it is stopped");
         self.cluster.thaw(member)
+    }
+
+    async fn stall(&mut self, member: usize) -> Result<()> {
+        let pid = self.cluster.pid(member).context("it is running")?;
+        self.stalled.insert(member, DiskStall::begin(pid, FOR_GOOD)?);
+        Ok(())
+    }
+
+    async fn unstall(&mut self, member: usize) -> Result<()> {
+        self.stalled.remove(&member).context("it is stalled")?.end()
     }
 
     async fn fill(&mut self) -> Result<()> {
