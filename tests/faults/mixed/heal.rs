@@ -42,7 +42,7 @@ pub enum Undo {
     /// Its wall clock is wrong.
     SetClock(usize),
     /// A member's disk is stalled.
-    Unstall(DiskStall),
+    EndStall(DiskStall),
 }
 
 impl Undo {
@@ -59,7 +59,7 @@ impl Undo {
             | Self::ThawMember(_)
             | Self::Feed(_)
             | Self::SetClock(_)
-            | Self::Unstall(_) => false,
+            | Self::EndStall(_) => false,
         }
     }
 
@@ -79,7 +79,7 @@ impl Undo {
             Self::MakeRoom => make_room(scene).await,
             Self::Feed(starved) => starved.end(),
             Self::SetClock(place) => scene.stations[place].clock.set_ahead_by(0),
-            Self::Unstall(stall) => stall.end(),
+            Self::EndStall(stall) => stall.end(),
         }
     }
 }

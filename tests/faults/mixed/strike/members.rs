@@ -96,7 +96,7 @@ impl Strike<'_> {
         let member = self.etcd_leader().await?;
         let pid = self.scene.etcd.pid(member).context("the etcd leader runs")?;
         let stall = DiskStall::begin(pid, STALLED_FOR)?;
-        Ok((format!("etcd-{member}"), vec![Undo::Unstall(stall)]))
+        Ok((format!("etcd-{member}"), vec![Undo::EndStall(stall)]))
     }
 
     pub(super) fn quorum_lost(&mut self) -> (String, Vec<Undo>) {
