@@ -5,13 +5,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use support::{DiskStall, Host, Moment, Starvation};
 
-use super::scene::Scene;
+use super::scene::{QUOTA_BYTES, Scene};
 
 /// How long a sidecar may take to end after SIGTERM: the drain and the release, each bounded by the product, with
 /// etcd out of reach.
 const EXITS_WITHIN: Duration = Duration::from_secs(30);
 /// How long an operator goes on trying: the cluster may be electing.
 const OPERATOR_TRIES: Duration = Duration::from_secs(30);
+
+/// Far below the quota, far above what is in a store that is not stuffed.
+const SLIM_BYTES: i64 = QUOTA_BYTES / 4;
 
 /// What ends a part of a fault.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub enum Undo {
     /// Its wall clock is wrong.
     SetClock(usize),
     /// A member's disk is stalled.
-    Unstall(DiskStall),
+    EndStall(DiskStall),
 }
 
 impl Undo {
@@ -56,7 +59,7 @@ impl Undo {
             | Self::ThawMember(_)
             | Self::Feed(_)
             | Self::SetClock(_)
-            | Self::Unstall(_) => false,
+            | Self::EndStall(_) => false,
         }
     }
 
@@ -76,7 +79,7 @@ impl Undo {
             Self::MakeRoom => make_room(scene).await,
             Self::Feed(starved) => starved.end(),
             Self::SetClock(place) => scene.stations[place].clock.set_ahead_by(0),
-            Self::Unstall(stall) => stall.end(),
+            Self::EndStall(stall) => stall.end(),
         }
     }
 }
@@ -96,6 +99,16 @@ async fn make_room(scene: &Scene) -> Result<()> {
             Err(_not_yet) => {}
         }
     }
+}
+
+/// A member that joins applies the history from its beginning. If the store was full in it, the member's own is now,
+/// and it raises the alarm anew: so the operator makes room again.
+///
+/// # Errors
+/// When the member does not answer, or no room can be made.
+pub async fn make_room_after_joining(member: usize, scene: &Scene) -> Result<()> {
+    let size = scene.etcd.client(member).await?.status().await?.db_size();
+    if size > SLIM_BYTES { make_room(scene).await } else { Ok(()) }
 }
 
 /// Carries out all of it, in an order in which it can be. At the first failure it stops.

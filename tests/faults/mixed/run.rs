@@ -75,6 +75,10 @@ struct Run<'a> {
 pub async fn run(plan: &Plan) -> Result<Vec<String>> {
     figure("faults", format_args!("for {:?}, seed {}", plan.duration, plan.seed));
     fs::create_dir_all(&plan.folder)?;
+    // Those of an earlier run are not of this one.
+    for number in 1..=VIOLATIONS_MOST + 1 {
+        fs::remove_file(violation_log(plan, number)).ok();
+    }
     let scene = Scene::begin(&[], None).await?;
     let etcd_version = scene.etcd.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
     let mut run = Run {
@@ -160,7 +164,7 @@ impl Run<'_> {
         let at = Moment::now().since(self.begin);
         let now = jiff::Timestamp::now();
         let what = format!("by {at:.1?} of the run ({now:.3}), seed {}: {what}", self.plan.seed);
-        let file = self.plan.folder.join(format!("violation-{number}.log"));
+        let file = violation_log(self.plan, number);
         fs::write(&file, format!("{what}\n\n{}", self.scene.logs()))?;
         figure("VIOLATION", format_args!("{what}; logs: {}", file.display()));
         self.violations.push(what);
@@ -194,6 +198,10 @@ impl Run<'_> {
             violations: self.violations,
         })
     }
+}
+
+fn violation_log(plan: &Plan, number: usize) -> PathBuf {
+    plan.folder.join(format!("violation-{number}.log"))
 }
 
 /// Whether this etcd may revoke a lease that is alive (etcd #15247): fixed in 3.4.31 and 3.5.13.

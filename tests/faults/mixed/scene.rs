@@ -35,7 +35,7 @@ pub const FIRST_WITH_PROXIES: usize = 3;
 /// The etcd members.
 pub const MEMBERS: usize = 3;
 /// Small, so that filling it takes seconds; several times what the counters write between two compactions.
-const QUOTA_BYTES: u64 = 32 << 20;
+pub const QUOTA_BYTES: i64 = 32 << 20;
 /// How long everybody has to be well before a trial begins.
 const WELL_FOR: Duration = Duration::from_millis(600);
 /// For what must come true: far above what a loaded machine needs.
@@ -110,7 +110,7 @@ impl Scene {
             members: MEMBERS,
             heartbeat_interval: ETCD_ELECTION / 10,
             election_timeout: ETCD_ELECTION,
-            quota_bytes: Some(QUOTA_BYTES),
+            quota_bytes: Some(QUOTA_BYTES.unsigned_abs()),
             // The store is flushed with each write, not up to 100 ms later: a member whose disk stalls while the store
             // is locked for that acknowledges nothing, and then the fault is a milder one.
             // And compacted every minute, as clusters are: an hour of counting would fill any quota.

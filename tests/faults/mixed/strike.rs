@@ -261,9 +261,10 @@ impl Strike<'_> {
         let Some(leader) = self.scene.leader().filter(free) else {
             return Ok(("nobody's: no leader that answers".to_owned(), Vec::new()));
         };
-        let line = self.line().await?;
+        // Nor may etcd say who is in line, without a quorum.
+        let line = self.line().await.unwrap_or_default();
         let Some(heir) = line.into_iter().find(|place| *place != leader).filter(free) else {
-            return Ok(("nobody's: no heir that answers".to_owned(), Vec::new()));
+            return Ok(("nobody's: no heir to be seen".to_owned(), Vec::new()));
         };
         self.taken.sidecars.extend([leader, heir]);
         let whom = format!("{}'s, then SIGTERM to {}", SIDECARS[heir], self.described(leader));

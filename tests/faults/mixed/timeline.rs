@@ -124,12 +124,12 @@ fn legend(canvas: &mut Canvas, y: f64) {
     for look in Look::ALL {
         canvas.bar(class(look), x, y - 4.0 - height(look) / 2.0, 22.0, height(look), meaning(look));
         canvas.text(x + 27.0, y, "quiet", meaning(look));
-        x += 120.0;
+        x += 132.0;
     }
     for (class, meaning) in [("fault", "a fault, until healed"), ("theft", "with a theft of the lock")] {
         canvas.bar(class, x, y - 12.0, 22.0, LANE, meaning);
         canvas.text(x + 27.0, y, "quiet", meaning);
-        x += 160.0;
+        x += 155.0;
     }
 }
 

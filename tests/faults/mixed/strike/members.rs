@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use support::lab::{Peer, Verdict, Way};
 use support::{DiskStall, Host};
 
-use super::super::heal::Undo;
+use super::super::heal::{Undo, make_room_after_joining};
 use super::super::scene::MEMBERS;
 use super::{Hit, Strike};
 use crate::flock::LOCK_KEY;
@@ -96,7 +96,7 @@ impl Strike<'_> {
         let member = self.etcd_leader().await?;
         let pid = self.scene.etcd.pid(member).context("the etcd leader runs")?;
         let stall = DiskStall::begin(pid, STALLED_FOR)?;
-        Ok((format!("etcd-{member}"), vec![Undo::Unstall(stall)]))
+        Ok((format!("etcd-{member}"), vec![Undo::EndStall(stall)]))
     }
 
     pub(super) fn quorum_lost(&mut self) -> (String, Vec<Undo>) {
@@ -117,12 +117,14 @@ impl Strike<'_> {
     pub(super) async fn member_wiped(&mut self) -> Hit {
         let member = self.random.below(MEMBERS);
         self.scene.etcd.wipe_member(member).await?;
+        make_room_after_joining(member, self.scene).await?;
         Ok((format!("etcd-{member}"), Vec::new()))
     }
 
     pub(super) async fn member_added(&mut self) -> Hit {
         let spare = self.scene.spare.clone();
         let member = self.scene.etcd.add_member(Some(&spare)).await?;
+        make_room_after_joining(member, self.scene).await?;
         Ok((format!("etcd-{member}"), vec![Undo::RemoveMember(member)]))
     }
 
