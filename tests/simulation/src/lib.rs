@@ -12,6 +12,7 @@ mod invariants;
 mod labels;
 mod network;
 mod node;
+pub mod runner;
 mod scenario;
 mod setup;
 mod world;
