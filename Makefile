@@ -22,6 +22,13 @@ SEED ?=
 ONLY ?=
 # More arguments for the demo: `make demo ARGS='--ttl 15s --trials 20' SCENARIO=term`.
 
+# The simulation: how many seeds or which (10000, 100..200), or with SEED the story of one, less some of its faults (3,7-9); in
+# one weather; without a protection.
+SEEDS ?= 1000
+WEATHER ?=
+LEAVE_OUT ?=
+CONTROL ?=
+
 # What builds the image.
 IMAGE_BUILDER ?= docker build
 
@@ -32,7 +39,9 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 help: ## Show this help
 	@printf 'Bellwether: leader-election sidecar for Kubernetes, on etcd\n\nUsage: make TARGET [VARIABLE=VALUE…]\n\n'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test, faults)  ARGS=… (demo, test, bench)  DURATION=… SEED=… ONLY=… (faults)\n'
+	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test, faults)  DURATION=… SEED=… ONLY=… (faults)\n'
+	@printf '           SEEDS=… SEED=… WEATHER=storm|operators|old-revokes|fading LEAVE_OUT=… CONTROL=… (simulate)\n'
+	@printf '           ARGS=… (demo, test, bench, simulate)\n'
 	@printf '\nThe first test builds a kube-apiserver from source, which takes a quarter of an hour; KUBEBUILDER_ASSETS names a folder that\n'
 	@printf "has one. Tests that need none do not wait for it: make test ARGS='--test core', ARGS=--lib. All of it is kept in .cache.\n"
 
@@ -43,6 +52,13 @@ demo: ## Three sidecars elect a leader on a real etcd: watch, curl, kill (SCENAR
 .PHONY: test
 test: ## Every test, against a real etcd and a real Kubernetes; the last line is the total
 	@set -f; $(WITH) protoc $(ETCD) $$(scripts/test.sh --tools $(ARGS)) -- scripts/test.sh $(ARGS)
+
+.PHONY: simulate
+simulate: ## Simulated elections, SEEDS=10000 of them, on all cores (SEED=17 WEATHER=storm: one, with its story; ARGS=--help)
+	@$(WITH) protoc -- cargo run --quiet --locked --profile simulate --package simulation --bin simulate \
+	  $(if $(CONTROL),--features sabotage) -- $(if $(SEED),--seed '$(SEED)',--seeds '$(SEEDS)') \
+	  $(if $(WEATHER),--weather '$(WEATHER)') $(if $(LEAVE_OUT),--leave-out '$(LEAVE_OUT)') \
+	  $(if $(CONTROL),--control '$(CONTROL)') $(ARGS)
 
 .PHONY: faults
 faults: ## Sidecars and etcd broken at random for DURATION (10m), repeatable by SEED; report and picture in target/faults

@@ -84,6 +84,11 @@ impl Endpoints {
             return;
         }
         self.list[id.0].health = EndpointHealth::Failing { operation, kind };
+        self.leave(id);
+    }
+
+    /// Prefers another one, if this was the preferred.
+    pub(super) fn leave(&mut self, id: EndpointId) {
         if self.preferred == id.0
             && let Some(other) = self.other_than(id)
         {

@@ -161,6 +161,25 @@ fn an_answer_without_a_lifetime_stands_the_leader_down_at_once() {
     }
 }
 
+/// A deposed etcd leader with a stalled disk knows nothing of a lease that the others have granted, and says so at once.
+#[test]
+fn a_server_that_does_not_know_a_new_lease_is_left_and_its_stream_closed() {
+    let mut scene = Scene::with_endpoints(2);
+    scene.answer(Operation::Grant);
+    let Pending::KeepAlive { stream, endpoint, lease } = scene.take(Operation::KeepAlive) else {
+        unreachable!("a keep-alive")
+    };
+    let header = scene.etcd.header(endpoint);
+    scene.event(Event::KeepAliveAnswered { stream, header, ttl_seconds: 0 });
+    assert!(scene.is_closed(stream), "nothing else would ever close it");
+    scene.answer(Operation::Grant);
+    let Pending::KeepAlive { endpoint: next, lease: another, .. } = scene.take(Operation::KeepAlive) else {
+        unreachable!("a keep-alive")
+    };
+    assert_ne!(another, lease);
+    assert_ne!(next, endpoint, "it would grant leases for as long as that server is stale");
+}
+
 #[test]
 fn a_new_lease_starts_without_until() {
     let mut scene = Scene::new().leader();

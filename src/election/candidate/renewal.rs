@@ -145,7 +145,7 @@ impl Candidate {
         }
         let Some(ttl) = u64::try_from(ttl_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs) else {
             self.tell(Notice::RenewalFailed(RenewalFailure::LeaseGone));
-            self.lose_lease(now);
+            self.on_lease_gone(now, &attempt);
             return;
         };
         let sent = if Protections::LATEST_SEND.taken_away() { now } else { attempt.sent };
@@ -160,6 +160,20 @@ impl Candidate {
         } else {
             self.send_confirm(now, &attempt, kept);
         }
+    }
+
+    /// A keep-alive says that the lease is gone.
+    fn on_lease_gone(&mut self, now: Reading, attempt: &Attempt) {
+        let Some((kept, in_use)) = self.held().map(|lease| (lease.kept, lease.stream)) else { return };
+        if kept.is_none() {
+            // Granted, and never seen by this server: one that was deposed and does not know it yet. It would say the
+            // same of the next lease.
+            self.endpoints.leave(attempt.stream.endpoint);
+        }
+        if in_use != Some(attempt.stream) {
+            self.close_streams(vec![attempt.stream]);
+        }
+        self.lose_lease(now);
     }
 
     /// Whether a renewal must show that the lock key is still this candidate's.

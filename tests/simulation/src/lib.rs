@@ -15,6 +15,7 @@ mod invariants;
 mod labels;
 mod network;
 mod node;
+pub mod runner;
 mod scenario;
 mod setup;
 mod world;

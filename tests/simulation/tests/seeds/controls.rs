@@ -1,0 +1,62 @@
+//! The simulation without one of the protections: it must find a violation, or it proves nothing.
+
+use std::sync::atomic::AtomicBool;
+
+use simulation::run;
+use simulation::runner::{Batch, SAFETY, TRIALS, weather_name};
+
+/// Some seed must break an invariant about safety; the first that breaks anything must.
+fn is_found_out(name: &str) {
+    let trial = TRIALS.into_iter().find(|trial| trial.name == name).expect("it is in the list");
+    let batch = Batch { control: Some(trial.control), ..Batch::of(trial.weather, 0..trial.seeds) };
+    let summary = batch.play(&run, &AtomicBool::new(false), &mut |_| {});
+    let Some(first) = summary.failures.first() else {
+        panic!("{} seeds in {} with {name}: nothing broke", trial.seeds, weather_name(trial.weather));
+    };
+    let broke = &first.violation;
+    assert!(SAFETY.contains(&broke.invariant), "{name} broke something else than {SAFETY:?}: {broke}");
+    println!("{name}: {} seeds in {}: {broke}", first.place + 1, weather_name(trial.weather));
+}
+
+#[test]
+fn without_the_check_at_every_request_two_answer_200() {
+    is_found_out("no-request-check");
+}
+
+#[test]
+fn without_the_margin_two_answer_200() {
+    is_found_out("no-margin");
+}
+
+#[test]
+fn without_the_confirm_two_answer_200() {
+    is_found_out("no-confirm");
+}
+
+#[test]
+fn with_the_time_of_the_answer_instead_of_the_sending_two_answer_200() {
+    is_found_out("latest-send");
+}
+
+#[test]
+fn with_a_keep_alive_and_a_confirm_of_two_raft_terms_two_answer_200() {
+    is_found_out("no-raft-term-check");
+}
+
+#[test]
+fn with_the_view_published_after_the_effects_two_answer_200() {
+    is_found_out("view-after-effects");
+}
+
+#[test]
+fn with_the_confirm_beside_the_keep_alive_two_answer_200() {
+    is_found_out("confirm-beside");
+}
+
+#[test]
+fn every_control_has_its_test() {
+    let text = include_str!("controls.rs");
+    for trial in TRIALS {
+        assert!(text.contains(&format!("is_found_out(\"{}\")", trial.name)), "{} has none", trial.name);
+    }
+}
