@@ -72,9 +72,9 @@ impl Clock {
     /// The guest goes on; its wall clock is set right by the hypervisor, its boot clock is not.
     pub(crate) fn go_on(&mut self, now: u64) {
         let Some(since) = self.stopped_at.take() else { return };
-        let missed = self.run(now) - self.run(since);
-        self.stood_still += missed;
-        self.wall_lead += missed;
+        self.stood_still += self.run(now) - self.run(since);
+        // By the true time: the hypervisor knows no other.
+        self.wall_lead += i128::from(now - since);
     }
 
     /// Somebody sets the wall clock.
