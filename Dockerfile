@@ -24,6 +24,7 @@ RUN apt-get update \
 # The dependencies are a layer of their own: it depends on the manifests only. What cargo fetches and builds stays in
 # the layers, not in cache mounts, so that a layer taken from another machine's cache is complete.
 COPY Cargo.toml Cargo.lock ./
+COPY tests/simulation/Cargo.toml tests/simulation/
 COPY tests/support/Cargo.toml tests/support/
 RUN scripts/static-build.sh dependencies "$TARGETARCH"
 

@@ -84,12 +84,12 @@ build() {
 dependencies() {
   [[ ! -e src ]] || die "there are sources here: 'dependencies' is for a folder that has only the manifests"
   local manifest source sources=(src/lib.rs src/main.rs)
-  for manifest in Cargo.toml tests/support/Cargo.toml; do
+  for manifest in Cargo.toml tests/*/Cargo.toml; do
     while IFS= read -r source; do
       sources+=("$(dirname "$manifest")/$source")
     done < <(sed -n 's/^path *= *"\(.*\.rs\)"$/\1/p' "$manifest")
   done
-  sources+=(tests/support/src/lib.rs)
+  for manifest in tests/*/Cargo.toml; do sources+=("${manifest%Cargo.toml}src/lib.rs"); done
   for source in "${sources[@]}"; do
     mkdir -p "$(dirname "$source")"
     echo '#![allow(dead_code, missing_docs)] fn main() {}' >"$source"
