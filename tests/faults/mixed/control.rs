@@ -29,9 +29,13 @@ const STALL: Duration = Duration::from_secs(600);
 const STALLED_FOR: Duration = LEASE_TTL.saturating_mul(3);
 /// What is left of it by then, less what a busy machine takes.
 const BOTH_LEAD_FOR: Duration = Duration::from_secs(3);
+/// A disk that stalls while the store is being flushed stops the store, and what acknowledges keep-alives with it: a
+/// milder fault. So nobody writes any more before it stalls, and the last flush has had several times what it takes.
+const STORE_FLUSHED: Duration = Duration::from_millis(500);
+
 /// One leads by way of the etcd leader, its heirs by way of another member: then the disk of the former stalls.
 async fn stalled_below_the_leader(sabotage: Option<&str>) -> Result<Option<Judgement>> {
-    let scene = Scene::begin(&[], sabotage).await?;
+    let mut scene = Scene::begin(&[], sabotage).await?;
     let version = scene.etcd.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
     if !revokes_live_leases(&version)? {
         figure("not shown", format_args!("etcd {version} does not have #15247: ETCD=etcd is Debian's, which may"));
@@ -49,6 +53,8 @@ async fn stalled_below_the_leader(sabotage: Option<&str>) -> Result<Option<Judge
     scene.etcd.move_leader(STALLED).await?;
     scene.wait_until_well().await?;
     ensure!(scene.etcd.wait_for_leader().await? == STALLED, "another member has been elected meanwhile");
+    scene.rest();
+    sleep(STORE_FLUSHED).await;
     let stall = DiskStall::begin(scene.etcd.pid(STALLED).context("it runs")?, STALL)?;
     // With something to write it stalls at once. Its fate is open: the leader that would commit it is being replaced.
     let mut client = scene.etcd.client(HEALTHY).await?;

@@ -164,6 +164,10 @@ impl Cluster {
         let term = if won && asks_first { term + 1 } else { term };
         if won || !asks_first {
             for voter in voters {
+                // A leader that is asked for its vote in a later term is none any more.
+                if voter != member && self.members[voter].part == Part::Leader {
+                    self.step_down(voter);
+                }
                 self.members[voter].term = term.max(self.members[voter].term);
             }
         }
