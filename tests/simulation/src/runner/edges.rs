@@ -49,7 +49,7 @@ pub const EDGES: [Edge; 23] = [
     edge(Leading, Standby, Reason::LockOverwritten, &[Operators], "react_as_holder: somebody put the key again"),
     // Whoever restores a store is to take longer for it than a lease lives, or answers given out would not hold; so no
     // weather finds a leader there. `a_store_whose_revision_went_back_bars_a_leader_…` of tests/core does.
-    edge(Leading, Standby, Reason::StoreReset, &[], "bar: a linearizable revision went back"),
+    edge(Leading, Standby, Reason::StoreReset, &[], "bar: a revision went back; tests/core/endpoints.rs goes it"),
     edge(Leading, StandingDown, Reason::Stopped, ROUGH, "on_stop"),
     edge(Leading, StandingDown, Reason::Resigned, ROUGH, "on_resign"),
     edge(Jeopardy, Leading, Reason::Resumed, EVERY, "count_renewal: lease and key have survived"),
