@@ -36,11 +36,12 @@ pub async fn a_follower_passes_keep_alives_on(etcd: &mut impl Party, tale: &mut 
 
 /// By its lifetime and an election timeout, from its election on.
 pub async fn a_new_etcd_leader_extends_every_lease(etcd: &mut impl Party, tale: &mut Tale) -> Result<()> {
-    const LIFETIME: Duration = Duration::from_secs(2);
+    // Longer than a busy machine takes to get to the keep-alive.
+    const LIFETIME: Duration = Duration::from_secs(6);
     let leader = etcd.leader().await?;
     let follower = other_than(&[leader]);
     let base = tale.begins(etcd, follower).await?;
-    must(etcd, "web-0", follower, grant(LEASE, 0)).await?;
+    must(etcd, "web-0", follower, grant(LEASE, LIFETIME.as_secs())).await?;
     must(etcd, "web-0", follower, claim(LEASE)).await?;
     let watch = tale.watches_lock(etcd, follower, base).await?;
     tale.listens(etcd, watch, QUIET).await?;
