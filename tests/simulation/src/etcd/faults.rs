@@ -97,7 +97,7 @@ impl Cluster {
     }
 
     /// Its disk writes again, what had to wait first.
-    pub fn unstall(&mut self, now: u64, member: usize) {
+    pub fn end_stall(&mut self, now: u64, member: usize) {
         self.advance(now);
         let was_stuck = self.members[member].is_stuck();
         self.members[member].disk = Disk::Works;

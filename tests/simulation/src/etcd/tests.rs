@@ -176,7 +176,7 @@ fn a_stalled_leader_acknowledges_where_it_may_and_revokes_when_it_thaws() {
             scene.wait(5.0);
         }
         assert!(scene.cluster.has_lease(LEASE));
-        scene.cluster.unstall(scene.now, old);
+        scene.cluster.end_stall(scene.now, old);
         scene.wait(0.2);
         assert!(!scene.cluster.has_lease(LEASE), "the second half");
         assert_eq!(scene.cluster.stale_revokes().len(), 1);
@@ -198,7 +198,7 @@ fn a_current_leader_does_neither() {
             assert_eq!(scene.keep_alive(next), Ok(15));
             scene.wait(5.0);
         }
-        scene.cluster.unstall(scene.now, old);
+        scene.cluster.end_stall(scene.now, old);
         scene.wait(1.0);
         assert!(scene.cluster.has_lease(LEASE));
         assert!(scene.cluster.stale_revokes().is_empty());

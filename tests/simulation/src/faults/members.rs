@@ -175,10 +175,10 @@ impl World {
         let old = self.setup.cluster.behaviour == Behaviour::WithStaleLeases;
         if old && self.weather != Weather::OldRevokes {
             self.kills_member(member);
-            self.cluster.unstall(self.now, member);
+            self.cluster.end_stall(self.now, member);
             self.turns_later(STARTS_WITHIN, MemberTurn::Starts(member));
         } else {
-            self.cluster.unstall(self.now, member);
+            self.cluster.end_stall(self.now, member);
             self.cluster.cont(self.now, member);
         }
     }
@@ -204,7 +204,7 @@ impl World {
             if old && self.weather != Weather::OldRevokes {
                 self.kills_member(member);
             }
-            self.cluster.unstall(self.now, member);
+            self.cluster.end_stall(self.now, member);
             self.cluster.cont(self.now, member);
             self.cluster.restart(self.now, member);
         }

@@ -278,8 +278,8 @@ impl Party for Model {
         Ok(())
     }
 
-    async fn unstall(&mut self, member: usize) -> Result<()> {
-        self.cluster.unstall(self.now, member);
+    async fn end_stall(&mut self, member: usize) -> Result<()> {
+        self.cluster.end_stall(self.now, member);
         Ok(())
     }
 

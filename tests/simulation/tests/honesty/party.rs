@@ -97,7 +97,7 @@ pub trait Party {
     async fn stall(&mut self, member: usize) -> Result<()>;
 
     /// They do again, those that have been waiting too.
-    async fn unstall(&mut self, member: usize) -> Result<()>;
+    async fn end_stall(&mut self, member: usize) -> Result<()>;
 
     /// Writes until the store refuses.
     async fn fill(&mut self) -> Result<()>;

@@ -304,7 +304,7 @@ impl Party for Real {
         Ok(())
     }
 
-    async fn unstall(&mut self, member: usize) -> Result<()> {
+    async fn end_stall(&mut self, member: usize) -> Result<()> {
         self.stalled.remove(&member).context("it is stalled")?.end()
     }
 

@@ -38,7 +38,7 @@ pub async fn a_stalled_leader_answers_keep_alives_by_its_age(etcd: &mut impl Par
     let sent = etcd.send("web-0", old, PATIENCE, Call::Confirm).await?;
     let read = etcd.outcome(sent).await?;
     tale.notes(format!("read at the old one: {:?}", read.map(|_| ()).map_err(|error| error.kind)));
-    etcd.unstall(old).await?;
+    etcd.end_stall(old).await?;
     etcd.rest(Duration::from_secs(2)).await?;
     tale.keeps_alive(etcd, old, LEASE).await?;
     Ok(())
@@ -55,7 +55,7 @@ pub async fn a_thawed_leader_revokes_a_renewed_lease_by_its_age(etcd: &mut impl 
     }
     let lock = must(etcd, "web-0", next, Call::Confirm).await?;
     tale.notes(format!("held {}", matches!(lock.body, Body::Lock(Some(_)))));
-    etcd.unstall(old).await?;
+    etcd.end_stall(old).await?;
     for _ in 0..2 {
         etcd.keep_alive(next, PATIENCE, LEASE).await?.ok();
         etcd.rest(Duration::from_secs(1)).await?;
