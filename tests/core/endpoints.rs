@@ -167,3 +167,20 @@ fn a_revision_from_before_a_request_was_sent_is_no_reset() {
     scene.event(answer);
     assert_eq!(scene.told(|notice| matches!(notice, Notice::StoreReset { .. })), 0);
 }
+
+/// While this candidate heard nothing, a backup was restored and the store grew past every revision it knew.
+#[test]
+fn a_lock_key_older_than_the_one_before_it_bars_a_candidate_though_no_revision_went_back() {
+    let mut scene = Scene::new();
+    scene.etcd.somebody_puts_lock("old", Some(LeaseId(7)));
+    let backup = scene.etcd.lock().expect("it was put").clone();
+    scene.etcd.operator_deletes_lock();
+    scene.etcd.somebody_puts_lock("new", Some(LeaseId(8)));
+    scene.live(R);
+    assert_eq!(scene.view().leader.as_ref().map(|leader| leader.identity.as_str()), Some("new"));
+    scene.etcd.is_busy();
+    scene.etcd.restores_lock(backup);
+    scene.live(T + R);
+    assert_eq!(scene.view().not_leading, Some(NotLeading::StoreReset));
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StoreReset { .. })), 1);
+}

@@ -163,6 +163,11 @@ impl Etcd {
         *self = Self { cluster: self.cluster, revision: 1, ..Self::new() };
     }
 
+    /// The lock key is as it was in a backup; no watch tells of it.
+    pub fn restores_lock(&mut self, lock: LockKey) {
+        self.lock = Some(lock);
+    }
+
     pub fn operator_deletes_lock(&mut self) {
         if self.lock.take().is_some() {
             self.revision += 1;

@@ -136,7 +136,7 @@ impl Candidate {
 
     /// May not lead until restarted: lets go of everything and only looks on. While answers given out may
     /// still be relied on, it lets the lease expire instead of revoking it.
-    fn bar(&mut self, now: Reading, bar: Bar) {
+    pub(super) fn bar(&mut self, now: Reading, bar: Bar) {
         self.bar = Some(bar);
         let answers_are_out = match self.state {
             State::Leading { .. }

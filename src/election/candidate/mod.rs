@@ -84,6 +84,7 @@ pub struct Candidate {
 
     /// The highest revision received, in any header.
     revision_seen: Revision,
+    newest_lock: SeenLock,
     answered_at: Option<Instant>,
     failing_since: Option<Instant>,
     unreachable: bool,
@@ -102,6 +103,14 @@ pub struct Candidate {
     jeopardy_episodes: u64,
     view: View,
     published: Published,
+}
+
+/// The lock key seen last, whoever made it.
+#[derive(Clone, Copy, Debug)]
+struct SeenLock {
+    /// The revision of which this is known.
+    at: Revision,
+    token: Revision,
 }
 
 /// Why this candidate may not lead until it is restarted.
@@ -142,6 +151,7 @@ impl Candidate {
             observe_at: now.boot,
             watch_backoff: Backoff::default(),
             revision_seen: Revision(0),
+            newest_lock: SeenLock { at: Revision(0), token: Revision(0) },
             answered_at: None,
             failing_since: None,
             unreachable: false,

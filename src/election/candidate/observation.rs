@@ -1,7 +1,7 @@
 //! Knowing who holds the lock: a read, then a watch from there on, and a read again at least every TTL,
 //! because deletes can be lost (old servers, compaction) and watches can fall silent.
 
-use super::{Candidate, failure, timeout_error};
+use super::{Bar, Candidate, SeenLock, failure, timeout_error};
 use crate::election::effect::{Call, Effect, Operation, WatchTarget};
 use crate::election::event::{CallError, CandidateKey, Change, Header, LockKey};
 use crate::election::ids::{EndpointId, Identity, Revision, WatchId};
@@ -113,7 +113,7 @@ impl Candidate {
 
     /// Takes in what the lock key was at a revision, and what follows from it for a candidate that holds it.
     pub(super) fn take_in_lock(&mut self, now: Reading, at: Revision, lock: Option<LockKey>) {
-        if !self.sight.take_in(now.boot, at, lock) {
+        if !self.sight.take_in(now.boot, at, lock) || self.is_lock_of_another_history(now, at) {
             return;
         }
         if let Some(lock) = self.sight.lock() {
@@ -129,6 +129,24 @@ impl Candidate {
         }
         self.react_as_holder(now);
         self.note_unled(now);
+    }
+
+    /// Lock keys that follow each other have growing tokens. One that does not was restored, and since then the store has
+    /// grown past every revision that this candidate knew: nothing else tells.
+    fn is_lock_of_another_history(&mut self, now: Reading, at: Revision) -> bool {
+        let Some(token) = self.sight.lock().map(|lock| lock.create_revision) else { return false };
+        let newest = self.newest_lock;
+        // A late answer tells of an earlier time.
+        if at < newest.at {
+            return false;
+        }
+        self.newest_lock = SeenLock { at, token };
+        if token >= newest.token || self.bar.is_some() {
+            return false;
+        }
+        self.tell(Notice::StoreReset { seen: newest.token, now: token });
+        self.bar(now, Bar::StoreReset);
+        true
     }
 
     /// A leader whose key is gone, or was put by somebody else, is none any more: at once.
