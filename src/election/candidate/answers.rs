@@ -134,6 +134,14 @@ impl Candidate {
         true
     }
 
+    /// What etcd has told is known, also when nobody waits for the answer any more: a store that shows less later
+    /// was reset, and who has heard of more must not lead in it.
+    pub(super) fn note_revision(&mut self, header: Header) {
+        if self.endpoints.is_ours(header.cluster) {
+            self.revision_seen = self.revision_seen.max(header.revision);
+        }
+    }
+
     /// May not lead until restarted: lets go of everything and only looks on. While answers given out may
     /// still be relied on, it lets the lease expire instead of revoking it.
     pub(super) fn bar(&mut self, now: Reading, bar: Bar) {
