@@ -78,9 +78,9 @@ impl Endpoints {
         }
     }
 
-    /// Whether this is the pinned cluster.
-    pub(super) fn is_ours(&self, cluster: ClusterId) -> bool {
-        self.cluster == Some(cluster)
+    /// Whether this is the pinned cluster; the first answer pins it.
+    pub(super) fn are_of(&mut self, cluster: ClusterId) -> bool {
+        *self.cluster.get_or_insert(cluster) == cluster
     }
 
     /// Notes a failure; when it was the preferred endpoint, another one is from now on.

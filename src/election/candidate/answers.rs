@@ -130,14 +130,13 @@ impl Candidate {
             self.bar(now, Bar::StoreReset);
             return false;
         }
-        self.revision_seen = self.revision_seen.max(header.revision);
         true
     }
 
     /// What etcd has told is known, also when nobody waits for the answer any more: a store that shows less later
     /// was reset, and who has heard of more must not lead in it.
     pub(super) fn note_revision(&mut self, header: Header) {
-        if self.endpoints.is_ours(header.cluster) {
+        if self.endpoints.are_of(header.cluster) {
             self.revision_seen = self.revision_seen.max(header.revision);
         }
     }
