@@ -56,7 +56,7 @@ impl Candidate {
             (Call::Claim { lease, .. }, Body::Claimed { won, lock }) => {
                 self.on_claimed(now, lease, &sent, header, won, lock);
             }
-            (Call::DeleteLock { create_revision }, Body::Gone) => self.on_lock_deleted_by_me(now, create_revision),
+            (Call::DeleteLock { create_revision, .. }, Body::Gone) => self.on_lock_deleted_by_me(now, create_revision),
             (Call::Revoke { lease }, Body::Gone) => self.on_revoked(now, lease),
             (call, body) => unreachable!("{:?} answered with {body:?}", call.operation()),
         }

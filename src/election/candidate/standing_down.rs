@@ -108,11 +108,11 @@ impl Candidate {
             Goal::StandBy { .. } => {
                 let deadline = now.boot.after(self.lease_ttl());
                 self.state.step_to(Step::Releasing { deadline });
-                match term {
-                    Some(term) if self.held().is_some() => {
-                        self.ask(now, Call::DeleteLock { create_revision: term.token });
+                match (term, self.held().map(|lease| lease.id)) {
+                    (Some(term), Some(lease)) => {
+                        self.ask(now, Call::DeleteLock { create_revision: term.token, lease });
                     }
-                    Some(_) | None => self.finish_release(now, goal, true),
+                    (Some(_) | None, Some(_) | None) => self.finish_release(now, goal, true),
                 }
             }
         }
