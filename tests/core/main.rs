@@ -5,6 +5,7 @@ mod adversity;
 mod campaign;
 mod endpoints;
 mod etcd;
+mod hostile;
 mod jeopardy;
 mod observation;
 mod publication;
