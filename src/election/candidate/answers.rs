@@ -161,7 +161,8 @@ impl Candidate {
         }
         self.asks.give_up_all();
         self.drop_watches();
-        self.sight.forget();
+        // Its revisions are counted anew.
+        self.sight.forget(Revision(0));
         self.forget_place();
         self.registration = Registration::None;
         if answers_are_out {

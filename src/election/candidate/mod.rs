@@ -137,7 +137,7 @@ impl Candidate {
             bar: None,
             lease: LeaseState::None,
             registration: Registration::None,
-            sight: Sight::default(),
+            sight: Sight::nothing(),
             ahead: Ahead::Unknown,
             ahead_at: Revision(0),
             endpoints,

@@ -1,4 +1,4 @@
-//! Stories of a reviewer who looks for the second leader.
+//! Answers that were true when etcd gave them, and arrive when the lock has been let go of since.
 
 use std::time::Duration;
 
