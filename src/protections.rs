@@ -32,6 +32,9 @@ impl Protections {
     /// A keep-alive and what confirms it count together whatever their raft terms.
     pub const NO_RAFT_TERM_CHECK: Self = Self { code: 9, name: "no-raft-term-check" };
 
+    /// What was read of the lock before it was let go of counts after that.
+    pub const NO_RELEASE_FLOOR: Self = Self { code: 10, name: "no-release-floor" };
+
     /// Patches of a pod land on whatever version of it there is.
     pub const NO_RESOURCE_VERSION: Self = Self { code: 5, name: "no-resource-version" };
     /// A pod that has seen a higher term is labelled all the same.
@@ -42,12 +45,13 @@ impl Protections {
     pub const NO_STRIPPING: Self = Self { code: 8, name: "no-stripping" };
 
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
         Self::LATEST_SEND,
         Self::NO_RAFT_TERM_CHECK,
+        Self::NO_RELEASE_FLOOR,
         Self::NO_RESOURCE_VERSION,
         Self::NO_TERM_CHECK,
         Self::NO_LABEL_WAIT,

@@ -3,6 +3,7 @@
 use super::event::{CandidateKey, LockKey};
 use super::ids::{EndpointId, Identity, LeaseId, Revision, WatchId};
 use super::instant::Instant;
+use crate::protections::Protections;
 
 /// The lock key as of a revision.
 #[derive(Clone, Debug)]
@@ -43,7 +44,8 @@ impl Sight {
     /// Knows nothing, and takes in nothing that was before this revision: an answer that was on its way while the
     /// lock was let go of shows it still held.
     pub(super) fn forget(&mut self, before: Revision) {
-        *self = Self { known: None, floor: before };
+        let floor = if Protections::NO_RELEASE_FLOOR.taken_away() { Revision(0) } else { before };
+        *self = Self { known: None, floor };
     }
 
     pub(super) const fn is_known(&self) -> bool {

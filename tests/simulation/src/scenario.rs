@@ -21,6 +21,9 @@ pub enum Weather {
     OldRevokes,
     /// The leader's network fades: slow at first, then none.
     Fading,
+    /// The lock is let go of and taken again in no time, while answers are late: what was true when it was said, and is
+    /// not any more when it is heard.
+    Handovers,
 }
 
 /// One run, whole: the same scenario gives the same outcome.
@@ -151,7 +154,8 @@ impl Drop for TakenAway {
 mod tests {
     use super::*;
 
-    const WEATHERS: [Weather; 4] = [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading];
+    const WEATHERS: [Weather; 5] =
+        [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading, Weather::Handovers];
 
     #[test]
     fn the_same_scenario_tells_the_same_story() {

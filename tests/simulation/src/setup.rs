@@ -42,7 +42,7 @@ impl Setup {
         let members = [1, 3, 3, 3, 3, 5][dice.below(6)];
         let behaviour = match scenario.weather {
             Weather::OldRevokes => Behaviour::WithStaleLeases,
-            Weather::Storm | Weather::Operators | Weather::Fading => {
+            Weather::Storm | Weather::Operators | Weather::Fading | Weather::Handovers => {
                 [Behaviour::WithStaleLeases, Behaviour::Current][dice.below(2)]
             }
         };
@@ -71,9 +71,13 @@ fn timings(dice: &mut Dice, weather: Weather) -> Timings {
         drain_timeout,
         ..TimingsRequest::default()
     };
-    // Where the network fades, more often those that a slow renewal can hurt.
-    let kind =
-        if weather == Weather::Fading { [0, 0, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5][dice.below(12)] } else { dice.below(6) };
+    let kind = match weather {
+        Weather::Storm | Weather::Operators | Weather::OldRevokes => dice.below(6),
+        // More often those that a slow renewal can hurt.
+        Weather::Fading => [0, 0, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5][dice.below(12)],
+        // More often those that let go at once.
+        Weather::Handovers => [0, 1, 2, 2, 2, 4][dice.below(6)],
+    };
     let request = match kind {
         0 => TimingsRequest { drain_timeout, ..TimingsRequest::default() },
         1 => TimingsRequest { lease_ttl: seconds(2), drain_timeout, ..TimingsRequest::default() },

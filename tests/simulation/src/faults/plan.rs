@@ -70,6 +70,18 @@ const STORM: [(usize, Draw); 20] = [
     (1, Planner::etcd_away),
 ];
 
+/// The lock goes round, and answers come late.
+const HANDOVERS: [(usize, Draw); 8] = [
+    (8, Planner::resign_for_a_moment),
+    (8, Planner::late_answers),
+    (2, Planner::slow),
+    (2, Planner::cut),
+    (2, Planner::terminate),
+    (2, Planner::pause_process),
+    (1, Planner::pause_in_turn),
+    (1, Planner::reset),
+];
+
 impl Planner {
     fn ttl(&self) -> Duration {
         self.setup.timings.lease_ttl()
@@ -84,6 +96,7 @@ impl Planner {
             Weather::OldRevokes => (ttl / 4, ttl),
             // One after the other, not one into the other.
             Weather::Fading => (ttl * 2, ttl * 3),
+            Weather::Handovers => (ttl / 40, ttl / 4),
         };
         self.dice.nanos(least.max(APART_LEAST), most.max(APART_LEAST))
     }
@@ -94,20 +107,23 @@ impl Planner {
                 0 => self.stall_under_load(),
                 _ => self.fade(),
             },
+            Weather::Handovers => self.drawn_from(&HANDOVERS),
             Weather::Operators if self.dice.once_in(4) => self.operator(),
             Weather::OldRevokes if self.dice.once_in(3) => self.stall_disk(),
-            Weather::Storm | Weather::Operators | Weather::OldRevokes => {
-                let sum: usize = STORM.iter().map(|(weight, _)| weight).sum();
-                let mut place = self.dice.below(sum);
-                for (weight, draw) in STORM {
-                    if place < weight {
-                        return draw(self);
-                    }
-                    place -= weight;
-                }
-                unreachable!("the place is below the sum of all weights")
-            }
+            Weather::Storm | Weather::Operators | Weather::OldRevokes => self.drawn_from(&STORM),
         }
+    }
+
+    fn drawn_from(&mut self, weights: &[(usize, Draw)]) -> Fault {
+        let sum: usize = weights.iter().map(|(weight, _)| weight).sum();
+        let mut place = self.dice.below(sum);
+        for (weight, draw) in weights {
+            if place < *weight {
+                return draw(self);
+            }
+            place -= weight;
+        }
+        unreachable!("the place is below the sum of all weights")
     }
 
     fn some_time(&mut self) -> Duration {
@@ -225,6 +241,20 @@ impl Planner {
     fn resign(&mut self) -> Fault {
         let who = if self.dice.once_in(4) { self.somebody() } else { Who::Leader };
         Fault::Resign { who, cooldown: self.some_time() }
+    }
+
+    /// Back in line before what was asked before is answered.
+    fn resign_for_a_moment(&mut self) -> Fault {
+        let attempt = self.setup.timings.attempt_timeout();
+        let cooldown = if self.dice.coin() { Duration::ZERO } else { self.dice.between(Duration::ZERO, attempt) };
+        Fault::Resign { who: Who::Leader, cooldown }
+    }
+
+    /// Of one member, as late as they can be and still be waited for.
+    fn late_answers(&mut self) -> Fault {
+        let attempt = self.setup.timings.attempt_timeout();
+        let (which, lasts) = (self.one_member(), self.dice.between(attempt / 2, attempt * 4));
+        Fault::Slow { who: Who::Leader, which, ways: Ways::OnlyBack, most: attempt, lasts }
     }
 
     fn renew_credentials(&mut self) -> Fault {

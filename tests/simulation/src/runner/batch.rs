@@ -51,12 +51,12 @@ impl Batch {
     }
 
     fn weathers(&self) -> u64 {
-        u64::try_from(self.weathers.len()).expect("there are four")
+        u64::try_from(self.weathers.len()).expect("there are a handful")
     }
 
     /// What is played at a place.
     pub(super) fn scenario(&self, place: u64) -> Scenario {
-        let weather = usize::try_from(place % self.weathers()).expect("there are four");
+        let weather = usize::try_from(place % self.weathers()).expect("there are a handful");
         let seed = self.seeds.start + place / self.weathers();
         Scenario { seed, weather: self.weathers[weather], left_out: self.left_out.clone() }
     }

@@ -37,15 +37,15 @@ struct Arguments {
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// What goes wrong: storm (networks, processes, machines, clocks, etcd), operators (who delete keys and revoke
-    /// leases as well), old-revokes (an old etcd that revokes live leases), fading (networks that get slow, then silent).
-    /// All of them when not given.
+    /// leases as well), old-revokes (an old etcd that revokes live leases), fading (networks that get slow, then silent),
+    /// handovers (the lock goes round while answers come late). All of them when not given.
     #[arg(long, value_name = "NAME", value_parser = weather_named)]
     weather: Option<Weather>,
     /// Faults of the seed's plan to leave out, by number: 3,7-9. Shrinking prints such lists.
     #[arg(long, value_name = "NUMBERS", value_parser = parse_faults, requires = "seed", requires = "weather")]
     leave_out: Option<LeftOut>,
     /// Take a protection away, and see that it is found out: no-request-check, no-margin, no-confirm, latest-send,
-    /// no-raft-term-check, view-after-effects, confirm-beside. The weather is the control's own when none is given.
+    /// no-raft-term-check, no-release-floor, view-after-effects, confirm-beside. The weather is the control's own when none is given.
     #[arg(long, value_name = "NAME", value_parser = trial_named)]
     control: Option<Trial>,
     /// Show the whole story of a run that breaks something, not only its end.

@@ -17,13 +17,14 @@ pub struct Trial {
     pub seeds: u64,
 }
 
-/// Every protection of DESIGN.md section 8, and the two that the protocol leans on beside them.
-pub const TRIALS: [Trial; 7] = [
+/// Every protection of DESIGN.md section 8, and those that the protocol leans on beside them.
+pub const TRIALS: [Trial; 8] = [
     trial("no-request-check", Control::Candidate(Protections::NO_REQUEST_CHECK), Weather::Storm, 200),
     trial("no-margin", Control::Candidate(Protections::NO_MARGIN), Weather::Storm, 200),
     trial("no-confirm", Control::Candidate(Protections::NO_CONFIRM), Weather::Storm, 200),
     trial("latest-send", Control::Candidate(Protections::LATEST_SEND), Weather::Fading, 200),
     trial("no-raft-term-check", Control::Candidate(Protections::NO_RAFT_TERM_CHECK), Weather::Storm, 200),
+    trial("no-release-floor", Control::Candidate(Protections::NO_RELEASE_FLOOR), Weather::Handovers, 200),
     trial("view-after-effects", Control::ViewAfterEffects, Weather::Storm, 200),
     trial("confirm-beside", Control::ConfirmBeside, Weather::Fading, 200),
 ];

@@ -11,7 +11,7 @@ use super::Summary;
 use crate::Weather;
 
 use PublicState::{Jeopardy, Leading, Standby, StandingDown, Starting, Stopped};
-use Weather::{Fading, OldRevokes, Operators, Storm};
+use Weather::{Fading, Handovers, OldRevokes, Operators, Storm};
 
 /// From which number of seeds on every edge must have been gone in its weathers.
 pub(super) const SEEDS_FOR_ALL: u64 = 1000;
@@ -30,9 +30,11 @@ pub struct Edge {
     pub origin: &'static str,
 }
 
-const EVERY: &[Weather] = &[Storm, Operators, OldRevokes, Fading];
+const EVERY: &[Weather] = &[Storm, Operators, OldRevokes, Fading, Handovers];
 /// Nobody stops or resigns while the network fades, no clock jumps, and no store is wiped.
 const ROUGH: &[Weather] = &[Storm, Operators, OldRevokes];
+/// Where the lock is let go of on purpose.
+const LETTING_GO: &[Weather] = &[Storm, Operators, OldRevokes, Handovers];
 
 /// All of them.
 pub const EDGES: [Edge; 23] = [
@@ -40,7 +42,7 @@ pub const EDGES: [Edge; 23] = [
     edge(Starting, StandingDown, Reason::Stopped, &[Storm, Operators], "on_stop, before it was registered"),
     edge(Standby, Leading, Reason::Claimed, EVERY, "on_claimed: the keep-alive before the claim counts"),
     edge(Standby, Leading, Reason::Adopted, EVERY, "count_renewal: a claim of ours whose keep-alive did not count"),
-    edge(Standby, StandingDown, Reason::Stopped, ROUGH, "on_stop"),
+    edge(Standby, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
     edge(Leading, Jeopardy, Reason::UntilPassed, EVERY, "expire_right: not renewed in time"),
     edge(Leading, Jeopardy, Reason::ClockJumped, ROUGH, "expire_right: the wall clock ran ahead"),
     edge(Leading, Jeopardy, Reason::StreamEnded, EVERY, "expire_right: the reconnect window has passed"),
@@ -50,17 +52,17 @@ pub const EDGES: [Edge; 23] = [
     // Whoever restores a store is to take longer for it than a lease lives, or answers given out would not hold; so no
     // weather finds a leader there. `a_store_whose_revision_went_back_bars_a_leader_…` of tests/core does.
     edge(Leading, Standby, Reason::StoreReset, &[], "bar: a revision went back; tests/core/endpoints.rs goes it"),
-    edge(Leading, StandingDown, Reason::Stopped, ROUGH, "on_stop"),
-    edge(Leading, StandingDown, Reason::Resigned, ROUGH, "on_resign"),
+    edge(Leading, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
+    edge(Leading, StandingDown, Reason::Resigned, LETTING_GO, "on_resign"),
     edge(Jeopardy, Leading, Reason::Resumed, EVERY, "count_renewal: lease and key have survived"),
     edge(Jeopardy, Standby, Reason::LeaseLost, EVERY, "lose_lease: TTL 0; settle_unled: given up after a TTL"),
     edge(Jeopardy, Standby, Reason::LockDeleted, EVERY, "react_as_holder: the key has expired"),
     edge(Jeopardy, Standby, Reason::LockOverwritten, &[Operators], "react_as_holder: somebody put the key again"),
     edge(Jeopardy, Standby, Reason::StoreReset, ROUGH, "bar: a linearizable revision went back"),
-    edge(Jeopardy, StandingDown, Reason::Stopped, ROUGH, "on_stop"),
-    edge(StandingDown, StandingDown, Reason::Stopped, &[Storm], "on_stop, while it resigns"),
-    edge(StandingDown, Standby, Reason::Resigned, ROUGH, "finish_release of a resignation"),
-    edge(StandingDown, Stopped, Reason::Stopped, ROUGH, "finish_release on the way out"),
+    edge(Jeopardy, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
+    edge(StandingDown, StandingDown, Reason::Stopped, &[Storm, Handovers], "on_stop, while it resigns"),
+    edge(StandingDown, Standby, Reason::Resigned, LETTING_GO, "finish_release of a resignation"),
+    edge(StandingDown, Stopped, Reason::Stopped, LETTING_GO, "finish_release on the way out"),
 ];
 
 const fn edge(

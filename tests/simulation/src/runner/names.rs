@@ -3,7 +3,8 @@
 use crate::Weather;
 
 /// All of them, in the order they are shown.
-pub const WEATHERS: [Weather; 4] = [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading];
+pub const WEATHERS: [Weather; 5] =
+    [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading, Weather::Handovers];
 
 /// The name of a weather.
 pub const fn weather_name(weather: Weather) -> &'static str {
@@ -12,6 +13,7 @@ pub const fn weather_name(weather: Weather) -> &'static str {
         Weather::Operators => "operators",
         Weather::OldRevokes => "old-revokes",
         Weather::Fading => "fading",
+        Weather::Handovers => "handovers",
     }
 }
 

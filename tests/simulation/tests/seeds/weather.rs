@@ -46,6 +46,11 @@ fn no_fading_network_makes_two_leaders() {
 }
 
 #[test]
+fn no_late_answer_makes_two_leaders() {
+    holds(Weather::Handovers);
+}
+
+#[test]
 fn the_same_seed_tells_the_same_story() {
     for weather in simulation::runner::WEATHERS {
         for seed in 0..5 {
