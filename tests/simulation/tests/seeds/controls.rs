@@ -44,6 +44,11 @@ fn with_a_keep_alive_and_a_confirm_of_two_raft_terms_two_answer_200() {
 }
 
 #[test]
+fn with_what_was_read_before_a_release_believed_after_it_two_answer_200() {
+    is_found_out("no-release-floor");
+}
+
+#[test]
 fn with_the_view_published_after_the_effects_two_answer_200() {
     is_found_out("view-after-effects");
 }

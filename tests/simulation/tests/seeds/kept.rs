@@ -43,7 +43,7 @@ fn a_line_is_a_weather_a_seed_and_what_it_found() {
 #[test]
 fn a_malformed_line_is_named_with_what_is_wrong() {
     for (line, says) in [
-        ("strom 17 # x", "'strom' is no weather: there are storm, operators, old-revokes, fading"),
+        ("strom 17 # x", "'strom' is no weather: there are storm, operators, old-revokes, fading, handovers"),
         ("storm # x", "a line is 'weather seed', or 'weather seed 3,7-9' with faults left out"),
         ("storm 1 2 3 # x", "a line is 'weather seed', or 'weather seed 3,7-9' with faults left out"),
         ("storm -1 # x", "'-1' is no seed: a whole number"),
