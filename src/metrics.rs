@@ -223,6 +223,7 @@ impl Metrics {
             | Notice::LockWithoutLease { .. }
             | Notice::StoreReset { .. }
             | Notice::EndpointRefused { .. }
+            | Notice::EndpointReadmitted { .. }
             | Notice::SeveralClusters { .. }
             | Notice::ServerVersion { .. }
             | Notice::NoSpace { .. }

@@ -131,6 +131,9 @@ impl Reporter {
             Notice::EndpointRefused { endpoint, pinned, found } => {
                 self.endpoint_refused(*endpoint, *pinned, *found, now.boot);
             }
+            Notice::EndpointReadmitted { endpoint } => {
+                info!(endpoint = self.url(*endpoint), "this endpoint answers for our cluster again, and is asked again");
+            }
             Notice::SeveralClusters { endpoint, pinned, found } => {
                 self.several_clusters(*endpoint, *pinned, *found, now.boot);
             }
@@ -292,7 +295,8 @@ impl Reporter {
                 endpoint = self.url(endpoint),
                 pinned = hex(pinned),
                 found = hex(found),
-                "this endpoint answers for another cluster and is not asked any more; correct --etcd-endpoints"
+                "this endpoint answers for another cluster and is not asked until it answers for ours; correct \
+                 --etcd-endpoints"
             );
         }
     }

@@ -18,7 +18,7 @@ pub(super) struct Endpoints {
 pub(super) enum Membership {
     /// It belongs to the pinned cluster; the first answer pins it.
     Ours,
-    /// It belongs to another cluster and is not asked any more.
+    /// It belongs to another cluster: it is asked nothing but now and then which it belongs to.
     Foreign { pinned: ClusterId },
 }
 
@@ -81,6 +81,16 @@ impl Endpoints {
     /// Whether this is the pinned cluster; the first answer pins it.
     pub(super) fn are_of(&mut self, cluster: ClusterId) -> bool {
         *self.cluster.get_or_insert(cluster) == cluster
+    }
+
+    /// A refused endpoint has said which cluster it belongs to. True when it is the pinned one, and it is refused no more:
+    /// an address with a balancer behind it may have led to a stranger for a moment.
+    pub(super) fn readmit(&mut self, id: EndpointId, cluster: ClusterId) -> bool {
+        let ours = self.is_refused(id) && self.cluster == Some(cluster);
+        if ours {
+            self.list[id.0].health = EndpointHealth::Answering;
+        }
+        ours
     }
 
     /// Notes a failure; when it was the preferred endpoint, another one is from now on.

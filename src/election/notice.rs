@@ -75,6 +75,11 @@ pub enum Notice {
         /// The other one.
         found: ClusterId,
     },
+    /// A refused endpoint answers for the pinned cluster again.
+    EndpointReadmitted {
+        /// Which.
+        endpoint: EndpointId,
+    },
     /// Endpoints of several clusters were found at the start: this candidate will not lead.
     SeveralClusters {
         /// Which endpoint disagrees with the ones before it.

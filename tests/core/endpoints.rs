@@ -64,6 +64,23 @@ fn an_endpoint_found_later_to_be_of_another_cluster_is_refused_and_the_leader_le
     assert!(!scene.is_pending(Operation::KeepAlive), "no hedge to a stranger");
 }
 
+/// One address with a balancer behind it, as a Service is, and a moment in which it leads to a stranger.
+#[test]
+fn an_endpoint_that_answered_for_another_cluster_once_is_asked_again() {
+    let mut scene = Scene::new().leader();
+    let ours = scene.etcd.cluster;
+    scene.etcd.cluster = ClusterId(13);
+    scene.live(K);
+    assert_eq!(scene.view().endpoints[0].health, EndpointHealth::Refused);
+    scene.live(T * 4);
+    assert_eq!(scene.view().endpoints[0].health, EndpointHealth::Refused, "as long as it leads there");
+    scene.etcd.cluster = ours;
+    scene.live(T * 3);
+    assert!(scene.leads(), "{:?}, {:?}", scene.state(), scene.view().endpoints);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::EndpointRefused { .. })), 1);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::EndpointReadmitted { .. })), 1);
+}
+
 #[test]
 fn with_every_endpoint_refused_a_leader_runs_out_quietly() {
     let mut scene = Scene::new().leader();

@@ -191,6 +191,9 @@ impl Candidate {
         let endpoint = sent.endpoint;
         match result {
             Ok(answer) => {
+                if self.endpoints.readmit(endpoint, answer.header.cluster) {
+                    self.tell(Notice::EndpointReadmitted { endpoint });
+                }
                 if !self.admit(now, endpoint, answer.header, None) {
                     return;
                 }
@@ -227,7 +230,7 @@ impl Candidate {
             return;
         }
         self.probe_at = now.boot.after(PROBE_INTERVAL);
-        for endpoint in self.endpoints.ids().filter(|id| !self.endpoints.is_refused(*id)).collect::<Vec<_>>() {
+        for endpoint in self.endpoints.ids() {
             let id = self.fresh_op();
             let timeout = self.attempt_timeout();
             self.effects.push_back(Effect::Request(Request { id, endpoint, timeout, call: Call::Probe }));

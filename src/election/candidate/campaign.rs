@@ -202,8 +202,13 @@ impl Candidate {
 
     /// Whether the lock still carries the lease of a lead that has ended, and answers given out then may still be
     /// relied on: it must not be let go before.
-    pub(super) const fn holds_for_answers(&self) -> bool {
-        self.unled_since.is_some() && self.answers_hold_until.is_some()
+    pub(super) fn holds_for_answers(&self) -> bool {
+        self.is_on_lock() && self.answers_hold_until.is_some()
+    }
+
+    /// Whether the lock key hangs on this candidate's lease, as far as it is known.
+    pub(super) fn is_on_lock(&self) -> bool {
+        self.held().is_some_and(|lease| self.sight.carrying(lease.id).is_some())
     }
 
     pub(super) fn campaign_deadline(&self) -> Option<Instant> {

@@ -172,8 +172,7 @@ impl Candidate {
     /// Notes since when the lock has carried this lease unled. At every turn: it may be keep-alives alone that
     /// are answered, and then no read ever tells of it.
     pub(super) fn note_unled(&mut self, now: Reading) {
-        let carries = self.held().is_some_and(|lease| self.sight.carrying(lease.id).is_some());
-        if !carries || !matches!(self.state, State::Standby | State::Jeopardy { .. }) {
+        if !self.is_on_lock() || !matches!(self.state, State::Standby | State::Jeopardy { .. }) {
             self.unled_since = None;
         } else if self.unled_since.is_none() && !self.unreachable {
             self.unled_since = Some(now.boot);
