@@ -188,6 +188,17 @@ fn an_answer_right_before_until_is_good_until_then_only() {
 }
 
 #[test]
+fn a_wipe_takes_every_promise_with_it_and_what_goes_after_it_does_not_go_with_it() {
+    for (at, holds) in [(5 * SECOND + 1, true), (5 * SECOND + 2, false)] {
+        let mut court = Court::with_a_leader(Weather::Storm);
+        court.judge.store_is_wiped(5 * SECOND + 1);
+        let verdict = court.lock_becomes(at, None);
+        assert_eq!(verdict.is_ok(), holds, "{at}");
+        assert!(holds || refused(&verdict) == "answers_hold_for_their_validity");
+    }
+}
+
+#[test]
 fn a_lock_that_is_put_again_is_not_gone() {
     let mut court = Court::with_a_leader(Weather::Storm);
     court.lock_becomes(5 * SECOND + 1, Some(LockKey { mod_revision: Revision(11), ..key(0, 10) })).unwrap();
@@ -197,7 +208,7 @@ fn a_lock_that_is_put_again_is_not_gone() {
 
 #[test]
 fn a_higher_token_and_a_higher_epoch_are_growth_and_so_is_the_same_reign() {
-    for next in [term(0, 11), term(1, 10), term(1, 9)] {
+    for next in [term(0, 11), term(1, 11)] {
         Court::with_a_leader(Weather::Storm).passes_to(7 * SECOND, 1, next).unwrap();
     }
     Court::with_a_leader(Weather::Storm).passes_to(7 * SECOND, 0, term(0, 10)).unwrap();
@@ -205,24 +216,23 @@ fn a_higher_token_and_a_higher_epoch_are_growth_and_so_is_the_same_reign() {
 
 #[test]
 fn a_lower_term_after_a_higher_one_and_the_same_of_two_sidecars_are_refused() {
-    // The first has led (0, 10); (1, 5) is led before the last one.
     for next in [term(0, 9), term(0, 10)] {
         let verdict = Court::with_a_leader(Weather::Storm).passes_to(7 * SECOND, 1, next);
         assert_eq!(refused(&verdict), "terms_only_grow", "{next}");
     }
     let mut court = Court::with_a_leader(Weather::Storm);
-    court.passes_to(7 * SECOND, 1, term(1, 5)).unwrap();
+    court.passes_to(7 * SECOND, 1, term(1, 20)).unwrap();
     assert_eq!(refused(&court.passes_to(9 * SECOND, 0, term(0, 99))), "terms_only_grow");
 }
 
 #[test]
 fn after_a_wipe_a_lower_term_is_led_only_by_who_has_not_heard_of_a_later_revision() {
-    for (heard, holds) in [(1000, true), (1001, false)] {
+    for (heard, epoch, holds) in [(1000, 0, true), (1001, 0, false), (1001, 1, true)] {
         let mut court = Court::with_a_leader(Weather::Storm);
         court.judge.store_is_wiped(6 * SECOND);
         court.process(1).heard = Revision(heard);
-        let verdict = court.passes_to(7 * SECOND, 1, term(0, 3));
-        assert_eq!(verdict.is_ok(), holds, "heard of {heard}");
+        let verdict = court.passes_to(7 * SECOND, 1, term(epoch, 3));
+        assert_eq!(verdict.is_ok(), holds, "heard of {heard}, epoch {epoch}");
         assert!(holds || refused(&verdict) == "terms_only_grow");
     }
 }
@@ -318,23 +328,65 @@ fn besides_who_was_robbed_only_one_may_answer_and_needs_lease_and_key() {
     assert_eq!(refused(&court.look(5 * SECOND + 2)), "no_leader_without_lease_and_key");
 }
 
+/// The lock of who leads term 10 goes, right after an answer.
+fn goes(court: &mut Court, at: u64) -> Verdict {
+    court.stands_down(0);
+    court.lock_becomes(at, None)
+}
+
 #[test]
-fn nobody_is_excused_who_let_go_by_itself_or_where_no_operator_was_near() {
-    let own = Call::DeleteLock { create_revision: Revision(10) };
-    let gone = |court: &mut Court, at| {
-        court.stands_down(0);
-        refused(&court.lock_becomes(at, None))
-    };
-    let mut released = Court::with_a_leader(Weather::OldRevokes);
-    released.judge.calls(0, &own).unwrap();
-    assert_eq!(gone(&mut released, 5 * SECOND + 1), "answers_hold_for_their_validity");
-    let mut early = Court::sits(Weather::Operators);
-    // Of a lock that is not the leader's, and done long before.
-    early.judge.operator_touches_lock(4 * SECOND);
-    early.lock_becomes(4 * SECOND + OPERATION_TAKES_MOST + 1, Some(key(0, 10))).unwrap();
-    early.leads(0, term(0, 10), RIGHT);
-    early.look(5 * SECOND).unwrap();
-    assert_eq!(gone(&mut early, 5 * SECOND + 1), "answers_hold_for_their_validity");
+fn an_old_server_is_no_excuse_for_who_let_go_by_itself() {
+    for own in [Call::DeleteLock { create_revision: Revision(10) }, Call::Revoke { lease: lease(0) }] {
+        let mut court = Court::with_a_leader(Weather::OldRevokes);
+        court.judge.calls(0, &own).unwrap();
+        assert_eq!(refused(&goes(&mut court, 5 * SECOND + 1)), "answers_hold_for_their_validity", "{own:?}");
+    }
+}
+
+#[test]
+fn an_operator_is_an_excuse_for_the_lock_that_was_meant_and_for_another_while_the_command_is_under_way() {
+    let mut meant = Court::with_a_leader(Weather::Operators);
+    meant.judge.operator_touches_lock(5 * SECOND);
+    goes(&mut meant, 5 * SECOND + OPERATION_TAKES_MOST + 1).unwrap();
+    for (begun, holds) in [(5 * SECOND - OPERATION_TAKES_MOST + 1, true), (5 * SECOND - OPERATION_TAKES_MOST, false)] {
+        let mut another = Court::sits(Weather::Operators);
+        // There is no lock yet when it begins.
+        another.judge.operator_touches_lock(begun);
+        another.lock_becomes(begun, Some(key(0, 10))).unwrap();
+        another.leads(0, term(0, 10), RIGHT);
+        another.look(5 * SECOND).unwrap();
+        let verdict = goes(&mut another, 5 * SECOND + 1);
+        assert_eq!(verdict.is_ok(), holds, "begun at {begun}");
+        assert!(holds || refused(&verdict) == "answers_hold_for_their_validity");
+    }
+}
+
+#[test]
+fn what_was_known_of_a_key_is_forgotten_with_its_store() {
+    let wiped_at = 5 * SECOND + 2;
+    // That it was taken away: two who answer are two leaders again.
+    let mut court = Court::robbed(Weather::Operators, 5 * SECOND + 1);
+    court.judge.store_is_wiped(wiped_at);
+    assert_eq!(refused(&court.look(wiped_at)), "at_most_one_leader_answers");
+    // That its leader has been told so: it has to be told anew.
+    let mut court = Court::robbed(Weather::Operators, 5 * SECOND + 1);
+    court.judge.is_told(0, Some(term(0, 10)), &Change::Deleted(Revision(11)));
+    court.judge.store_is_wiped(wiped_at);
+    court.lock_becomes(wiped_at, Some(key(0, 10))).unwrap();
+    court.judge.operator_touches_lock(wiped_at);
+    court.lock_becomes(wiped_at + 1, Some(key(1, 20))).unwrap();
+    court.look(wiped_at + 1).unwrap();
+    // That its leader let it go: an old server can have revoked this one.
+    let mut court = Court::with_a_leader(Weather::OldRevokes);
+    court.judge.calls(0, &Call::DeleteLock { create_revision: Revision(10) }).unwrap();
+    court.judge.store_is_wiped(wiped_at);
+    goes(&mut court, wiped_at + 1).unwrap();
+    // That an operator meant it: one of the same revision goes without an excuse.
+    let mut court = Court::with_a_leader(Weather::Operators);
+    court.judge.operator_touches_lock(5 * SECOND);
+    court.judge.store_is_wiped(wiped_at);
+    let verdict = goes(&mut court, 5 * SECOND + OPERATION_TAKES_MOST + 1);
+    assert_eq!(refused(&verdict), "answers_hold_for_their_validity");
 }
 
 // ---- what is looked at once, or at rest
