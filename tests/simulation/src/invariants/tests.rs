@@ -46,8 +46,12 @@ impl Court {
         for node in &mut nodes {
             node.start(0, 1);
         }
+        let mut judge = Judge::new(nodes.len(), weather);
+        for node in 0..nodes.len() {
+            judge.calls(node, &Call::Grant { lease: lease(node), ttl: timings.lease_ttl() }).expect("it chose it");
+        }
         let leases = (0..nodes.len()).map(lease).collect();
-        Self { judge: Judge::new(nodes.len(), weather), nodes, lock: None, leases, revision: Revision(1000) }
+        Self { judge, nodes, lock: None, leases, revision: Revision(1000) }
     }
 
     /// One who leads term 10 with the lock and its lease, seen at 5 s: its answer is good until 6 s.
@@ -84,7 +88,7 @@ impl Court {
 
     fn lock_becomes(&mut self, now: u64, lock: Option<LockKey>) -> Verdict {
         self.lock = lock;
-        self.judge.lock_changes(now, self.lock.as_ref(), &self.nodes)
+        self.judge.lock_changes(now, self.lock.as_ref())
     }
 
     fn look(&mut self, now: u64) -> Verdict {
@@ -261,23 +265,22 @@ fn a_leader_without_the_key_or_without_a_lease_that_lives_is_refused() {
 
 // ---- resign_deletes_only_own_key
 
-#[test]
-fn ones_own_key_and_lease_may_be_let_go_of_and_nobody_elses() {
-    let delete = Call::DeleteLock { create_revision: Revision(10) };
-    let revoke = Call::Revoke { lease: lease(0) };
-    for call in [delete, revoke] {
-        let mut court = Court::with_a_leader(Weather::Storm);
-        court.judge.calls(0, &Call::Grant { lease: lease(0), ttl: Duration::from_secs(15) }).unwrap();
-        assert_eq!(refused(&court.judge.calls(1, &call)), "resign_deletes_only_own_key", "{call:?}");
-        court.judge.calls(0, &call).unwrap();
-    }
+/// The two ways to let go of what hangs on this lease.
+fn both_ways(lease: LeaseId) -> [Call; 2] {
+    [Call::DeleteLock { create_revision: Revision(10), lease }, Call::Revoke { lease }]
 }
 
 #[test]
-fn of_a_key_of_the_store_before_the_wipe_nothing_is_said() {
+fn ones_own_key_and_lease_may_be_let_go_of_also_after_a_wipe_and_nobody_elses() {
     let mut court = Court::with_a_leader(Weather::Storm);
     court.judge.store_is_wiped(6 * SECOND);
-    court.judge.calls(1, &Call::DeleteLock { create_revision: Revision(10) }).unwrap();
+    for call in both_ways(lease(0)) {
+        court.judge.calls(0, &call).unwrap();
+        assert_eq!(refused(&court.judge.calls(1, &call)), "resign_deletes_only_own_key", "{call:?}");
+    }
+    for nobodys in both_ways(LeaseId(7)) {
+        assert_eq!(refused(&court.judge.calls(0, &nobodys)), "resign_deletes_only_own_key", "{nobodys:?}");
+    }
 }
 
 // ---- overlap_ends_with_the_news_and_by_until
@@ -336,7 +339,7 @@ fn goes(court: &mut Court, at: u64) -> Verdict {
 
 #[test]
 fn an_old_server_is_no_excuse_for_who_let_go_by_itself() {
-    for own in [Call::DeleteLock { create_revision: Revision(10) }, Call::Revoke { lease: lease(0) }] {
+    for own in both_ways(lease(0)) {
         let mut court = Court::with_a_leader(Weather::OldRevokes);
         court.judge.calls(0, &own).unwrap();
         assert_eq!(refused(&goes(&mut court, 5 * SECOND + 1)), "answers_hold_for_their_validity", "{own:?}");
@@ -378,7 +381,9 @@ fn what_was_known_of_a_key_is_forgotten_with_its_store() {
     court.look(wiped_at + 1).unwrap();
     // That its leader let it go: an old server can have revoked this one.
     let mut court = Court::with_a_leader(Weather::OldRevokes);
-    court.judge.calls(0, &Call::DeleteLock { create_revision: Revision(10) }).unwrap();
+    for own in both_ways(lease(0)) {
+        court.judge.calls(0, &own).unwrap();
+    }
     court.judge.store_is_wiped(wiped_at);
     goes(&mut court, wiped_at + 1).unwrap();
     // That an operator meant it: one of the same revision goes without an excuse.
