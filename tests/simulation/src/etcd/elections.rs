@@ -195,7 +195,9 @@ impl Cluster {
         me.part = Part::Leader;
         me.timers.clear();
         self.set_lead(member, Some(member));
+        // Its own first entry, which cuts the log, comes before what has waited for a leader.
         self.begin_term(member);
+        self.unblock(member);
         for other in 0..self.members.len() {
             if other != member && self.reaches(member, other) {
                 let at = self.now + self.hop();
@@ -208,6 +210,7 @@ impl Cluster {
         self.leave_office(member);
         self.members[member].term = self.members[leader].term;
         self.set_lead(member, Some(leader));
+        self.unblock(member);
         self.send_queued_revokes(member);
     }
 
@@ -246,7 +249,6 @@ impl Cluster {
                 self.answer(read.ticket, Err(error(CallErrorKind::Unavailable, "etcdserver: leader changed")));
             }
         }
-        self.unblock(member);
     }
 
     /// Once a process runs again, what reached it in the meantime reaches it.

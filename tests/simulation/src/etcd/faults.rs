@@ -206,7 +206,8 @@ impl Cluster {
         self.begin_history(now, &empty);
     }
 
-    /// All members go down and come up with this backup: the revision is what it was then.
+    /// All members go down and come up with this backup: the revision is what it was then, and every lease in it has its
+    /// whole life before it, as far as the backup knows.
     pub fn restore(&mut self, now: u64, backup: &Snapshot) {
         self.begin_history(now, &backup.0.clone());
     }

@@ -82,6 +82,7 @@ impl Cluster {
             self.recheck();
             return;
         }
+        assert!(upto <= self.log.end(), "a member wrote {upto}, the log of its term ends at {}", self.log.end());
         me.stored = me.stored.max(upto);
         me.storing = me.stored;
         self.replicate();

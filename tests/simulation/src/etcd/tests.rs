@@ -6,6 +6,8 @@ use bellwether::election::{
     Answer, Body, Call, CallError, CandidateRecord, Epoch, Identity, LeaseId, Revision, WallTime, WatchTarget,
 };
 
+use super::log::Proposal;
+use super::store::Command;
 use super::{Asked, Behaviour, Cluster, ClusterOptions, Extension, Operation, Output, Ticket};
 
 const LEASE: LeaseId = LeaseId(4711);
@@ -159,25 +161,32 @@ fn the_majority_replaces_a_leader_and_no_lease_ends_early_or_never() {
     }
 }
 
+/// The disk of etcd's leader stalls for longer than a lease lives, which is kept alive through the next leader.
+fn leader_stalls(behaviour: Behaviour, seed: u64) -> (Scene, Result<i64, CallError>) {
+    let mut scene = Scene::new(behaviour, Extension::Full, seed);
+    scene.holds_lock();
+    let old = scene.leader();
+    scene.cluster.stall(scene.now, old);
+    scene.cluster.operate(scene.now, Operation::PutElsewhere);
+    scene.wait(4.0);
+    let next = scene.leader();
+    assert_ne!(next, old);
+    let through_the_old = scene.keep_alive(old);
+    for _ in 0..4 {
+        assert_eq!(scene.keep_alive(next), Ok(15));
+        scene.wait(5.0);
+    }
+    assert!(scene.cluster.has_lease(LEASE));
+    scene.cluster.end_stall(scene.now, old);
+    scene.wait(1.0);
+    (scene, through_the_old)
+}
+
 #[test]
 fn a_stalled_leader_acknowledges_where_it_may_and_revokes_when_it_thaws() {
     for seed in 0..20 {
-        let mut scene = Scene::new(Behaviour::WithStaleLeases, Extension::Full, seed);
-        scene.holds_lock();
-        let old = scene.leader();
-        scene.cluster.stall(scene.now, old);
-        scene.cluster.operate(scene.now, Operation::PutElsewhere);
-        scene.wait(4.0);
-        let next = scene.leader();
-        assert_ne!(next, old);
-        assert_eq!(scene.keep_alive(old), Ok(15), "the first half");
-        for _ in 0..4 {
-            assert_eq!(scene.keep_alive(next), Ok(15));
-            scene.wait(5.0);
-        }
-        assert!(scene.cluster.has_lease(LEASE));
-        scene.cluster.end_stall(scene.now, old);
-        scene.wait(0.2);
+        let (scene, through_the_old) = leader_stalls(Behaviour::WithStaleLeases, seed);
+        assert_eq!(through_the_old, Ok(15), "the first half");
         assert!(!scene.cluster.has_lease(LEASE), "the second half");
         assert_eq!(scene.cluster.stale_revokes().len(), 1);
     }
@@ -186,23 +195,35 @@ fn a_stalled_leader_acknowledges_where_it_may_and_revokes_when_it_thaws() {
 #[test]
 fn a_current_leader_does_neither() {
     for seed in 0..20 {
-        let mut scene = Scene::new(Behaviour::Current, Extension::Full, seed);
-        scene.holds_lock();
-        let old = scene.leader();
-        scene.cluster.stall(scene.now, old);
-        scene.cluster.operate(scene.now, Operation::PutElsewhere);
-        scene.wait(4.0);
-        let next = scene.leader();
-        assert!(scene.keep_alive(old).is_err());
-        for _ in 0..4 {
-            assert_eq!(scene.keep_alive(next), Ok(15));
-            scene.wait(5.0);
-        }
-        scene.cluster.end_stall(scene.now, old);
-        scene.wait(1.0);
+        let (scene, through_the_old) = leader_stalls(Behaviour::Current, seed);
+        assert!(through_the_old.is_err());
         assert!(scene.cluster.has_lease(LEASE));
         assert!(scene.cluster.stale_revokes().is_empty());
     }
+}
+
+/// Two of three are gone, and what the third has taken waits for a leader; whoever it is, the cluster goes on.
+#[test]
+fn what_has_waited_for_a_leader_is_carried_out_by_the_next_one() {
+    each(|scene, _, _| {
+        scene.holds_lock();
+        let alone = (scene.leader() + 1) % 3;
+        let gone: Vec<usize> = (0..3).filter(|member| *member != alone).collect();
+        for member in &gone {
+            scene.cluster.kill(scene.now, *member);
+        }
+        scene.wait(3.0);
+        for lease in [LeaseId(1), LeaseId(2)] {
+            let command = Command::Grant { lease, ttl: TTL };
+            scene.cluster.propose(alone, Proposal { command, origin: None, over_quota: false });
+        }
+        for member in gone {
+            scene.cluster.restart(scene.now, member);
+        }
+        scene.wait(6.0);
+        assert!(scene.cluster.has_lease(LeaseId(1)) && scene.cluster.has_lease(LeaseId(2)));
+        scene.call(alone, Call::Grant { lease: LeaseId(3), ttl: TTL }).expect("a grant");
+    });
 }
 
 #[test]

@@ -3,7 +3,15 @@
 use bellwether::election::{CandidateKey, Identity, LeaseId, LockKey, Revision};
 
 use super::members::{Part, Process};
-use super::{Cluster, StaleRevoke};
+use super::{Cluster, Snapshot, StaleRevoke};
+
+impl Snapshot {
+    /// The lock key in it.
+    #[must_use]
+    pub fn lock(&self) -> Option<&LockKey> {
+        self.0.lock.as_ref()
+    }
+}
 
 impl Cluster {
     /// The lock key as the majority has it.

@@ -14,8 +14,6 @@ const ELECTED_WITHIN: Duration = Duration::from_millis(2300);
 const WELL_WITHIN: Duration = Duration::from_secs(3);
 /// How long a process takes to start.
 const STARTS_WITHIN: Duration = Duration::from_millis(300);
-/// How long after one candidate the next is restarted, when all are.
-const RESTARTS_APART: Duration = Duration::from_millis(700);
 
 impl World {
     /// Whether there was anything to strike.
@@ -55,6 +53,7 @@ impl World {
                 true
             }
             MemberFault::Wipe { down, restart_after, to_backup } => self.wipes(down, restart_after, to_backup),
+            MemberFault::Restore { age, down, restart_after } => self.restores(age, down, restart_after),
         }
     }
 
@@ -78,7 +77,7 @@ impl World {
         self.after(nanos(later), Happening::MemberTurns(turn));
     }
 
-    fn kills_member(&mut self, member: usize) {
+    pub(super) fn kills_member(&mut self, member: usize) {
         self.cluster.kill(self.now, member);
         for node in 0..self.nodes.len() {
             self.resets(node, member);
@@ -115,22 +114,6 @@ impl World {
         true
     }
 
-    /// All members are down for as long as it takes to restore the store; who led before must have stopped by then.
-    fn wipes(&mut self, down: Duration, restart_after: Duration, to_backup: bool) -> bool {
-        for member in 0..self.setup.cluster.members {
-            self.kills_member(member);
-        }
-        self.store_is_away = true;
-        let epoch = self.epoch + 1;
-        self.turns_later(down, MemberTurn::StoreIsBack { to_backup });
-        for node in 0..self.nodes.len() {
-            let place = u32::try_from(node).expect("a handful");
-            let later = down + restart_after + RESTARTS_APART * place;
-            self.after(nanos(later), Happening::RestartsWithEpoch { node, epoch });
-        }
-        true
-    }
-
     // ---- how they end
 
     pub(crate) fn member_turns(&mut self, turn: MemberTurn) {
@@ -142,7 +125,8 @@ impl World {
                     self.turns_later(Duration::from_millis(100), turn);
                 }
             }
-            MemberTurn::StoreIsBack { to_backup } => self.store_is_back(to_backup),
+            MemberTurn::StoreGoes { down, restart_after } => self.store_goes(down, restart_after),
+            MemberTurn::StoreIsBack { with } => self.store_is_back(with),
             MemberTurn::Starts(_)
             | MemberTurn::GoesOn(_)
             | MemberTurn::Stalls(_)
@@ -181,17 +165,6 @@ impl World {
             self.cluster.end_stall(self.now, member);
             self.cluster.cont(self.now, member);
         }
-    }
-
-    fn store_is_back(&mut self, to_backup: bool) {
-        self.store_is_away = false;
-        self.epoch += 1;
-        self.judge.store_is_wiped(self.now);
-        match self.backup.as_ref().filter(|_| to_backup) {
-            Some(backup) => self.cluster.restore(self.now, backup),
-            None => self.cluster.wipe(self.now),
-        }
-        self.note("etcd: the store is back, with less than it had");
     }
 
     /// All of etcd is in order again.

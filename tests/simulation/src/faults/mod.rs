@@ -5,6 +5,7 @@ mod last_renewal;
 mod members;
 mod operators;
 mod plan;
+mod restores;
 
 use std::time::Duration;
 
@@ -194,6 +195,22 @@ pub(crate) enum MemberFault {
         restart_after: Duration,
         to_backup: bool,
     },
+    /// The same, in less time than a lease lives, from a backup of this age and of the reign that goes on: somebody leads
+    /// when the store is back.
+    Restore {
+        age: Duration,
+        down: Duration,
+        restart_after: Duration,
+    },
+}
+
+/// What a store comes back with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restored {
+    Nothing,
+    EarlyBackup,
+    /// A backup with the very lock key that was there last.
+    BackupOfTheReign,
 }
 
 /// One deed of an operator.
@@ -253,6 +270,25 @@ impl Fault {
 }
 
 impl MemberFault {
+    /// How long after it strikes a store is back that was restored, if that is what it does.
+    fn store_is_back_after(self) -> Option<Duration> {
+        match self {
+            Self::Wipe { down, .. } => Some(down),
+            Self::Restore { age, down, .. } => Some(age + down),
+            Self::Kill { .. }
+            | Self::Stop { .. }
+            | Self::StallDisk { .. }
+            | Self::Isolate { .. }
+            | Self::CutOneWay { .. }
+            | Self::Lag { .. }
+            | Self::Replace { .. }
+            | Self::StallUnderLoad { .. }
+            | Self::Elect
+            | Self::Compact
+            | Self::NoSpace { .. } => None,
+        }
+    }
+
     const fn kind(self) -> &'static str {
         match self {
             Self::Kill { .. } => "member killed",
@@ -268,6 +304,7 @@ impl MemberFault {
             Self::NoSpace { .. } => "out of space",
             Self::Wipe { to_backup: false, .. } => "store wiped",
             Self::Wipe { to_backup: true, .. } => "store restored",
+            Self::Restore { .. } => "store restored under a leader",
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::setup::Setup;
 
 /// However short the lease: faults that follow one another faster than this leave nothing that could break.
 const APART_LEAST: Duration = Duration::from_millis(300);
+/// A store that is restored under a leader is back before the etcd election that follows takes the rest of its lease.
+const RESTORED_WITHIN: Duration = Duration::from_millis(500);
 
 /// A fault and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -310,12 +312,21 @@ impl Planner {
                 MemberFault::Lag { which, lag, lasts }
             }
             23 | 24 => MemberFault::Replace { member: self.dice.below(members), rest: lasts },
+            _ if !self.dice.once_in(3) => self.restore(),
             _ => {
                 // As long as it takes to restore a store: no answer from before is good any more.
                 let down = self.ttl() + self.dice.between(Duration::ZERO, self.ttl());
                 MemberFault::Wipe { down, restart_after: self.some_time(), to_backup: self.dice.coin() }
             }
         })
+    }
+
+    /// Old enough for a leader to have heard of something that is not in the backup, and back before its lease has ended.
+    fn restore(&mut self) -> MemberFault {
+        let (ttl, interval) = (self.ttl(), self.setup.timings.keepalive_interval());
+        let age = self.dice.between(interval, interval * 3 / 2);
+        let down = self.dice.between(Duration::ZERO, (ttl / 4).min(RESTORED_WITHIN));
+        MemberFault::Restore { age, down, restart_after: ttl + self.some_time() }
     }
 
     fn operator(&mut self) -> Fault {
@@ -332,8 +343,9 @@ impl Planner {
     fn at_most_one_wipe(&mut self, plan: &mut [Planned], end: u64) {
         let mut wiped = false;
         for planned in plan {
-            if let Fault::Member(MemberFault::Wipe { down, .. }) = planned.fault {
-                if wiped || planned.at + nanos(down) + nanos(self.ttl()) > end {
+            let Fault::Member(fault) = planned.fault else { continue };
+            if let Some(back_after) = fault.store_is_back_after() {
+                if wiped || planned.at + nanos(back_after) + nanos(self.ttl()) > end {
                     planned.fault = Fault::Member(MemberFault::Compact);
                 } else {
                     wiped = true;

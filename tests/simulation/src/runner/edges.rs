@@ -49,9 +49,13 @@ pub const EDGES: [Edge; 23] = [
     edge(Leading, Standby, Reason::LeaseLost, &[Operators, OldRevokes], "lose_lease: a keep-alive says TTL 0"),
     edge(Leading, Standby, Reason::LockDeleted, &[Operators, OldRevokes], "react_as_holder: the key is gone"),
     edge(Leading, Standby, Reason::LockOverwritten, &[Operators], "react_as_holder: somebody put the key again"),
-    // Whoever restores a store is to take longer for it than a lease lives, or answers given out would not hold; so no
-    // weather finds a leader there. `a_store_whose_revision_went_back_bars_a_leader_…` of tests/core does.
-    edge(Leading, Standby, Reason::StoreReset, &[], "bar: a revision went back; tests/core/endpoints.rs goes it"),
+    edge(
+        Leading,
+        Standby,
+        Reason::StoreReset,
+        &[Storm, Operators],
+        "bar: restored with the leader's own lock and lease",
+    ),
     edge(Leading, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
     edge(Leading, StandingDown, Reason::Resigned, LETTING_GO, "on_resign"),
     edge(Jeopardy, Leading, Reason::Resumed, EVERY, "count_renewal: lease and key have survived"),

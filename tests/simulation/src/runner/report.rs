@@ -86,9 +86,6 @@ pub(super) fn coverage(coverage: &Coverage, seeds: u64, is_whole: bool) -> (Stri
     if text.is_empty() {
         text = "  every edge of the state machine was gone in every weather that leads there\n".into();
     }
-    for edge in EDGES.iter().filter(|edge| edge.weathers.is_empty()) {
-        writeln!(text, "  {}: no weather leads there ({})", edge_name(edge.key), edge.origin).expect("a String");
-    }
     (format!("\nEdges\n{text}"), !coverage.unlisted.is_empty() || (matters && !coverage.unseen.is_empty()))
 }
 

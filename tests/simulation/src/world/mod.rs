@@ -15,7 +15,7 @@ use bellwether::election::{Event, LockKey, OpId};
 use crate::clock::nanos;
 use crate::dice::Dice;
 use crate::etcd::{Cluster, Snapshot, Ticket};
-use crate::faults::{LastRenewal, Planned, plan};
+use crate::faults::{LastRenewal, Planned, Restored, plan};
 use crate::invariants::{Judge, Verdict};
 use crate::labels::{Labels, Patch};
 use crate::network::Network;
@@ -81,8 +81,12 @@ pub(crate) enum MemberTurn {
     KeepsUp(usize),
     Joins(usize),
     SpaceIsBack,
+    StoreGoes {
+        down: Duration,
+        restart_after: Duration,
+    },
     StoreIsBack {
-        to_backup: bool,
+        with: Restored,
     },
     LockIsCleared,
 }
@@ -113,7 +117,7 @@ pub(crate) struct World {
     pub(crate) last_renewal: Option<LastRenewal>,
     /// What candidates are to be restarted with.
     pub(crate) epoch: u64,
-    /// Taken early in the run.
+    /// Taken early in the run, or just before what it is restored for.
     pub(crate) backup: Option<Snapshot>,
     /// What broke first.
     pub(crate) broken: Option<Violation>,

@@ -210,20 +210,14 @@ impl Party for Model {
         })
     }
 
-    async fn watch(
-        &mut self,
-        who: &'static str,
-        member: usize,
-        target: WatchTarget,
-        from: Revision,
-    ) -> Result<(&'static str, u64)> {
+    async fn watch(&mut self, who: &'static str, member: usize, target: WatchTarget, from: Revision) -> Result<Sent> {
         let ticket = self.ticket();
         self.cluster.watch(self.now, member, ticket, target, from);
-        Ok((who, ticket.0))
+        Ok(Sent { who, id: ticket.0 })
     }
 
-    async fn heard(&mut self, (_, id): (&'static str, u64), within: Duration) -> Result<Option<Heard>> {
-        let ticket = Ticket(id);
+    async fn heard(&mut self, watch: Sent, within: Duration) -> Result<Option<Heard>> {
+        let ticket = Ticket(watch.id);
         let until = self.now + nanos(within);
         while self.heard.get(&ticket).is_none_or(VecDeque::is_empty) && self.now < until {
             let lives_on = self.lie == Some(Lie::NothingExpires);

@@ -24,10 +24,11 @@ impl Shape {
     pub const THREE: Self = Self { members: 3, election_timeout: Duration::from_secs(1), small: false };
 }
 
-/// A call that has left.
-#[derive(Clone, Debug)]
+/// A call that has left, or a watch.
+#[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub who: &'static str,
+    /// Of the call or the watch.
     pub id: u64,
 }
 
@@ -63,17 +64,11 @@ pub trait Party {
     /// One keep-alive, which may take so long, on the stream to this member.
     async fn keep_alive(&mut self, member: usize, patience: Duration, lease: LeaseId) -> Result<Renewed>;
 
-    /// Watches as who asks; returns the number of the watch.
-    async fn watch(
-        &mut self,
-        who: &'static str,
-        member: usize,
-        target: WatchTarget,
-        from: Revision,
-    ) -> Result<(&'static str, u64)>;
+    /// Watches as who asks.
+    async fn watch(&mut self, who: &'static str, member: usize, target: WatchTarget, from: Revision) -> Result<Sent>;
 
     /// What the watch reports next, if that comes within this time.
-    async fn heard(&mut self, watch: (&'static str, u64), within: Duration) -> Result<Option<Heard>>;
+    async fn heard(&mut self, watch: Sent, within: Duration) -> Result<Option<Heard>>;
 
     /// Returns when it has been done.
     async fn operate(&mut self, operation: Operation) -> Result<()>;

@@ -225,19 +225,13 @@ impl Party for Real {
         Ok(renewed)
     }
 
-    async fn watch(
-        &mut self,
-        who: &'static str,
-        member: usize,
-        target: WatchTarget,
-        from: Revision,
-    ) -> Result<(&'static str, u64)> {
+    async fn watch(&mut self, who: &'static str, member: usize, target: WatchTarget, from: Revision) -> Result<Sent> {
         let id = self.next_id();
         self.client(who)?.etcd.watch(WatchId(id), EndpointId(member), target, from);
-        Ok((who, id))
+        Ok(Sent { who, id })
     }
 
-    async fn heard(&mut self, (who, id): (&'static str, u64), within: Duration) -> Result<Option<Heard>> {
+    async fn heard(&mut self, Sent { who, id }: Sent, within: Duration) -> Result<Option<Heard>> {
         let first = |client: &mut Client| client.heard.get_mut(&WatchId(id))?.pop_front();
         self.client(who)?.wait(Instant::now() + within, first).await
     }

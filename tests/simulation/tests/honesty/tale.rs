@@ -11,7 +11,7 @@ use bellwether::election::{
     LockKey, Revision, WallTime, WatchTarget,
 };
 
-use crate::party::{Heard, Party};
+use crate::party::{Heard, Party, Sent};
 
 /// Longer than anything takes that is answered.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -69,7 +69,7 @@ impl Tale {
     }
 
     /// Writes down what the watch reports, until it has been quiet for so long, or is over.
-    pub async fn listens(&mut self, etcd: &mut impl Party, watch: (&'static str, u64), quiet: Duration) -> Result<()> {
+    pub async fn listens(&mut self, etcd: &mut impl Party, watch: Sent, quiet: Duration) -> Result<()> {
         while let Some(heard) = etcd.heard(watch, quiet).await? {
             let words = self.heard(&heard)?;
             self.notes(format!("watch: {words}"));
@@ -88,7 +88,7 @@ impl Tale {
         member: usize,
         target: WatchTarget,
         from: Revision,
-    ) -> Result<(&'static str, u64)> {
+    ) -> Result<Sent> {
         let watch = etcd.watch(who, member, target, from).await?;
         let first = etcd.heard(watch, PATIENCE).await?.ok_or_else(|| anyhow!("the watch is not acknowledged"))?;
         let words = self.heard(&first)?;
@@ -97,12 +97,7 @@ impl Tale {
     }
 
     /// The lock key, as `web-0` watches it.
-    pub async fn watches_lock(
-        &mut self,
-        etcd: &mut impl Party,
-        member: usize,
-        from: Revision,
-    ) -> Result<(&'static str, u64)> {
+    pub async fn watches_lock(&mut self, etcd: &mut impl Party, member: usize, from: Revision) -> Result<Sent> {
         self.watches(etcd, "web-0", member, WatchTarget::Lock, from).await
     }
 
