@@ -132,7 +132,10 @@ impl Reporter {
                 self.endpoint_refused(*endpoint, *pinned, *found, now.boot);
             }
             Notice::EndpointReadmitted { endpoint } => {
-                info!(endpoint = self.url(*endpoint), "this endpoint answers for our cluster again, and is asked again");
+                info!(
+                    endpoint = self.url(*endpoint),
+                    "this endpoint answers for our cluster again, and is asked again"
+                );
             }
             Notice::SeveralClusters { endpoint, pinned, found } => {
                 self.several_clusters(*endpoint, *pinned, *found, now.boot);

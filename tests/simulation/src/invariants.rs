@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bellwether::election::{Call, Change, LeaseId, LockKey, Revision, Term};
 
+use crate::etcd::StaleRevoke;
 use crate::node::Node;
 use crate::scenario::{Violation, Weather};
 
@@ -64,6 +65,8 @@ pub(crate) struct Judge {
     /// The token that each candidate's watch has told it is gone.
     told: Vec<Option<Revision>>,
     highest: Option<Answering>,
+    /// The highest of this history of the store.
+    highest_since_wipe: Option<Answering>,
     /// When the store was wiped last.
     wiped_at: Option<u64>,
     led: BTreeSet<Term>,
@@ -85,6 +88,7 @@ impl Judge {
             taken_away: BTreeMap::new(),
             told: vec![None; candidates],
             highest: None,
+            highest_since_wipe: None,
             wiped_at: None,
             led: BTreeSet::new(),
             overlap_since: None,
@@ -178,21 +182,28 @@ impl Judge {
     /// if each leader's is higher than all before. Terms grow within one history of the store, and from one to the next
     /// with the epoch; where the store has been wiped, who has heard of a later revision than it has must not lead.
     fn terms_only_grow(&mut self, one: Answering, node: &Node, revision: Revision) -> Verdict {
-        if let Some(highest) = self.highest {
-            if one == highest {
-                return Ok(());
-            }
-            if one.term <= highest.term {
-                let what = format!("{} leads {} after {} led {}", one.node, one.term, highest.node, highest.term);
-                // Who has heard of nothing that the store has not got again cannot know better.
+        let before = self.highest_since_wipe.replace(one);
+        if before == Some(one) {
+            return Ok(());
+        }
+        let refuse = |other: Answering| {
+            let what = format!("{} leads {} after {} led {}", one.node, one.term, other.node, other.term);
+            broken("terms_only_grow", what)
+        };
+        if let Some(before) = before.filter(|before| one.term.token <= before.term.token) {
+            return refuse(before);
+        }
+        match self.highest {
+            Some(highest) if one.term <= highest.term => {
+                // Led before the wipe; who has heard of nothing that the store has not got again cannot know better.
                 let knew = node.process.as_ref().is_some_and(|process| process.heard > revision);
-                if self.wiped_at.is_none() || knew || one.term.epoch > highest.term.epoch {
-                    return broken("terms_only_grow", what);
-                }
+                if self.wiped_at.is_none() || knew { refuse(highest) } else { Ok(()) }
+            }
+            Some(_) | None => {
+                self.highest = Some(one);
+                Ok(())
             }
         }
-        self.highest = Some(one);
-        Ok(())
     }
 
     /// Where somebody else has taken the lock away, the leader cannot know before its watch tells it: two may answer for
@@ -267,6 +278,7 @@ impl Judge {
     /// The store begins a new history, and nobody knows the old one's keys.
     pub(crate) fn store_is_wiped(&mut self, now: u64) {
         self.wiped_at = Some(now);
+        self.highest_since_wipe = None;
         self.let_go.clear();
         self.touched.clear();
         self.taken_away.clear();
@@ -274,11 +286,13 @@ impl Judge {
     }
 
     /// The lock key is another one, or none, or has been put again.
-    pub(crate) fn lock_changes(&mut self, now: u64, lock: Option<&LockKey>) -> Verdict {
+    pub(crate) fn lock_changes(&mut self, now: u64, lock: Option<&LockKey>, old_revokes: &[StaleRevoke]) -> Verdict {
         let old = std::mem::replace(&mut self.lock, lock.cloned());
         let Some(old) = old.filter(|_| self.wiped_at != Some(now)) else { return Ok(()) };
         let token = old.create_revision;
-        let by_old_server = self.weather == Weather::OldRevokes && !self.let_go.contains(&token);
+        // What has merely expired, an old server has not taken.
+        let revoked = || old_revokes.iter().any(|revoke| old.lease == Some(revoke.lease));
+        let by_old_server = self.weather == Weather::OldRevokes && !self.let_go.contains(&token) && revoked();
         if self.touched.contains(&token) || now <= self.operator_until || by_old_server {
             self.taken_away.entry(token).or_insert(TakenAway { at: now });
             return Ok(());
@@ -352,6 +366,16 @@ pub(crate) fn someone_leads_after_heal(leads: bool, nodes: &[Node], lock: Option
     }
     let states: Vec<String> = nodes.iter().map(Node::describe).collect();
     broken("someone_leads_after_heal", format!("{}; the key is {lock:?}", states.join(", ")))
+}
+
+/// A lead that ends and begins anew every few seconds is an outage too: when nothing disturbs it any more, whoever leads
+/// goes on, and everybody else stays where it is.
+pub(crate) fn nothing_changes_at_rest(before: u64, after: u64, nodes: &[Node]) -> Verdict {
+    if before == after {
+        return Ok(());
+    }
+    let states: Vec<String> = nodes.iter().map(Node::describe).collect();
+    broken("nothing_changes_at_rest", format!("{} transitions at rest; {}", after - before, states.join(", ")))
 }
 
 /// Hundreds of sidecars share one etcd: at rest each may only renew, confirm, and look now and then.

@@ -93,13 +93,10 @@ impl Cluster {
         let (follows, leads) = (me.part == Part::Follower, me.part == Part::Leader);
         let unheard = moving && follows && self.heard(member).is_none();
         self.arm(member, Timer::Election, unheard, (timeout, 2 * timeout));
-        let had_majority = !self.members[member].timers.contains_key(&Timer::Quorum);
         let alone = moving && leads && !self.has_majority(member);
         self.arm(member, Timer::Quorum, alone, (timeout, 2 * timeout));
-        if !had_majority && self.leads_a_majority(member) {
-            self.note_renewals(member);
-        }
         if self.leads_a_majority(member) {
+            self.note_renewals(member);
             self.members[member].doubtful = false;
         }
     }

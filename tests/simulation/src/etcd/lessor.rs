@@ -100,7 +100,7 @@ impl Cluster {
         me.timers.remove(&Timer::Expiry);
     }
 
-    /// A leader that hears from a majority again: what it has renewed in the meantime counts.
+    /// A leader that hears from a majority: what it has renewed while it did not, or while its disk had stalled, counts.
     pub(super) fn note_renewals(&mut self, member: usize) {
         let me = &self.members[member];
         for (lease, expires) in &me.lessor.expiry {

@@ -17,6 +17,8 @@ struct Court {
     nodes: Vec<Node>,
     lock: Option<LockKey>,
     leases: BTreeSet<LeaseId>,
+    /// What an old server revokes of its own, sooner or later.
+    old_revokes: Vec<StaleRevoke>,
     revision: Revision,
 }
 
@@ -51,7 +53,11 @@ impl Court {
             judge.calls(node, &Call::Grant { lease: lease(node), ttl: timings.lease_ttl() }).expect("it chose it");
         }
         let leases = (0..nodes.len()).map(lease).collect();
-        Self { judge, nodes, lock: None, leases, revision: Revision(1000) }
+        let old_revokes = match weather {
+            Weather::OldRevokes => vec![StaleRevoke { at: 0, lease: lease(0) }],
+            Weather::Storm | Weather::Operators | Weather::Fading | Weather::Handovers => Vec::new(),
+        };
+        Self { judge, nodes, lock: None, leases, old_revokes, revision: Revision(1000) }
     }
 
     /// One who leads term 10 with the lock and its lease, seen at 5 s: its answer is good until 6 s.
@@ -88,7 +94,7 @@ impl Court {
 
     fn lock_becomes(&mut self, now: u64, lock: Option<LockKey>) -> Verdict {
         self.lock = lock;
-        self.judge.lock_changes(now, self.lock.as_ref())
+        self.judge.lock_changes(now, self.lock.as_ref(), &self.old_revokes)
     }
 
     fn look(&mut self, now: u64) -> Verdict {
@@ -241,6 +247,18 @@ fn after_a_wipe_a_lower_term_is_led_only_by_who_has_not_heard_of_a_later_revisio
     }
 }
 
+#[test]
+fn in_the_new_history_after_a_wipe_tokens_only_grow_again() {
+    for (next, holds) in [(term(0, 4), true), (term(0, 3), false), (term(0, 2), false), (term(1, 2), false)] {
+        let mut court = Court::with_a_leader(Weather::Storm);
+        court.judge.store_is_wiped(6 * SECOND);
+        court.passes_to(7 * SECOND, 1, term(0, 3)).unwrap();
+        let verdict = court.passes_to(9 * SECOND, 2, next);
+        assert_eq!(verdict.is_ok(), holds, "{next}");
+        assert!(holds || refused(&verdict) == "terms_only_grow");
+    }
+}
+
 // ---- no_leader_without_lease_and_key
 
 #[test]
@@ -338,6 +356,17 @@ fn goes(court: &mut Court, at: u64) -> Verdict {
 }
 
 #[test]
+fn an_old_server_is_an_excuse_for_the_lease_it_revoked_and_for_no_other_that_ends() {
+    for revoked in [lease(0), lease(1)] {
+        let mut court = Court::with_a_leader(Weather::OldRevokes);
+        court.old_revokes = vec![StaleRevoke { at: 5 * SECOND, lease: revoked }];
+        let verdict = goes(&mut court, 5 * SECOND + 1);
+        assert_eq!(verdict.is_ok(), revoked == lease(0));
+        assert!(verdict.is_ok() || refused(&verdict) == "answers_hold_for_their_validity");
+    }
+}
+
+#[test]
 fn an_old_server_is_no_excuse_for_who_let_go_by_itself() {
     for own in both_ways(lease(0)) {
         let mut court = Court::with_a_leader(Weather::OldRevokes);
@@ -413,6 +442,13 @@ fn nobody_after_the_heal_is_refused() {
     assert_eq!(refused(&verdict), "someone_leads_after_heal");
     let story = verdict.unwrap_err().what;
     assert!(story.contains("not running") && story.contains("web-2"), "{story}");
+}
+
+#[test]
+fn a_transition_at_rest_is_refused() {
+    let court = Court::with_a_leader(Weather::Storm);
+    nothing_changes_at_rest(17, 17, &court.nodes).unwrap();
+    assert_eq!(refused(&nothing_changes_at_rest(17, 18, &court.nodes)), "nothing_changes_at_rest");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Happening, World};
 use crate::clock::nanos;
-use crate::invariants::{label_follows_lock, quiet_at_rest, someone_leads_after_heal};
+use crate::invariants::{label_follows_lock, nothing_changes_at_rest, quiet_at_rest, someone_leads_after_heal};
 
 /// Beside a lease's life and a drain: an etcd leader is elected within 3 s and prolongs every lease by another election
 /// timeout; expiry is looked for every 500 ms; then a claim, and the renewal that confirms it, an attempt or two each.
@@ -26,6 +26,7 @@ impl World {
         let within = timings.lease_ttl() + timings.drain_timeout() + timings.attempt_timeout() * 2 + HEALED_WITHIN;
         self.run_until(self.now + nanos(within));
         self.someone_leads();
+        let transitions = self.transitions();
         let before: Vec<u64> = self.nodes.iter().map(|node| node.requests).collect();
         let span = timings.lease_ttl().max(REST_LEAST);
         self.run_until(self.now + nanos(span));
@@ -33,6 +34,7 @@ impl World {
         if self.broken.is_some() {
             return;
         }
+        self.judged(nothing_changes_at_rest(transitions, self.transitions(), &self.nodes));
         let most = CALLS_PER_SECOND * span.as_secs() + CALLS_BESIDE;
         for (node, before) in before.into_iter().enumerate() {
             self.judged(quiet_at_rest(node, self.nodes[node].requests - before, most, span));
@@ -41,6 +43,11 @@ impl World {
             let verdict = label_follows_lock(&self.labels.leaders(), leader.node);
             self.judged(verdict);
         }
+    }
+
+    /// How many there have been, of all candidates.
+    fn transitions(&self) -> u64 {
+        self.tally.transitions.values().sum()
     }
 
     fn someone_leads(&mut self) {
