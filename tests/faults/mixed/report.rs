@@ -8,7 +8,7 @@ use support::Moment;
 use super::catalogue::Kind;
 use super::limits::Promise;
 use super::run::Story;
-use super::trial::{Trial, overlap_bound};
+use super::trial::{Trial, VIEW};
 
 /// What the mixed scene does not have, and where it is tried instead.
 const ELSEWHERE: [(&str, &str); 5] = [
@@ -56,6 +56,7 @@ pub fn markdown(story: &Story) -> String {
     table(&mut text, "The same in mixtures of two or three", story, |trial, kind| {
         trial.parts.len() > 1 && trial.parts.iter().any(|part| part.kind == kind)
     });
+    thefts(&mut text, story);
     counters(&mut text, story);
     not_tried(&mut text, story);
     every_trial(&mut text, story);
@@ -159,9 +160,8 @@ fn cells(trials: &[&Trial]) -> String {
         share(a).total_cmp(&share(b))
     });
     let (longest, bound) = closest.map_or((0.0, 0.0), |it| (it.seen.leaderless.as_secs_f64(), it.bound.as_secs_f64()));
-    let thefts = trials.iter().filter(|trial| trial.promise == Promise::Bounded);
-    let theft = thefts.map(|trial| overlap_bound(trial)).max();
-    let theft = theft.map_or(String::new(), |bound| format!(" (theft: bound {} each)", millis(bound)));
+    let thefts = trials.iter().flat_map(|trial| &trial.seen.thefts).count();
+    let theft = if thefts > 0 { format!(" ({thefts} thefts)") } else { String::new() };
     format!(
         "{} | {} | {} / {}{theft} | {longest:.2} / {bound:.2} | {}",
         trials.len(),
@@ -170,6 +170,40 @@ fn cells(trials: &[&Trial]) -> String {
         millis(sum(|trial| trial.seen.possible)),
         trials.iter().map(|trial| trial.seen.lost).sum::<u64>(),
     )
+}
+
+fn thefts(text: &mut String, story: &Story) {
+    line(text, "## Thefts\n");
+    line(
+        text,
+        format_args!(
+            "Times from when anybody first heard that the key was gone. *News*: watches beside the victim had heard of it by way of \
+             every member; the bound is {} ms later, and what the machine was busy. Where a way was disturbed, or a fault had hit \
+             the victim, the bound is `until`.\n",
+            millis(VIEW)
+        ),
+    );
+    line(
+        text,
+        "| # | faults | from | news, ms | the victim's last 200, ms | its bound, ms |\n|---:|---|---|---:|---:|---:|",
+    );
+    for trial in &story.trials {
+        for theft in &trial.seen.thefts {
+            line(
+                text,
+                format_args!(
+                    "| {} | {} | {} | {} | {} | {} |",
+                    trial.number,
+                    trial.story(),
+                    theft.leader,
+                    theft.news.map_or("disturbed".to_owned(), millis),
+                    millis(theft.last),
+                    millis(theft.bound)
+                ),
+            );
+        }
+    }
+    line(text, "");
 }
 
 fn counters(text: &mut String, story: &Story) {

@@ -12,12 +12,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use support::audit::Reign;
 use support::etcd::{EtcdCluster, EtcdOptions};
 use support::{Host, Lab, Moment, Proxy, Sidecar, SidecarOptions, WallClock};
 
+use super::access::Access;
 use super::counter::{Application, Count, Guard, Place, count};
 use super::lane::Look;
 use super::observers::{Lead, Observers, polling};
+use super::witness::{KeyEnd, Witness, end_of};
 use crate::flock::LOCK_KEY;
 
 /// T
@@ -55,6 +58,8 @@ pub struct Station {
     pub proxies: Vec<Proxy>,
     /// Its wall clock.
     pub clock: WallClock,
+    /// What can be known on its host of the lock key.
+    pub witness: Witness,
     /// The log of its lives before this one.
     past: Vec<String>,
 }
@@ -121,10 +126,11 @@ impl Scene {
             ..EtcdOptions::default()
         })
         .await?;
+        let access = Access::open();
         let mut stations = Vec::new();
         for (place, name) in SIDECARS.into_iter().enumerate() {
             let host = lab.host(&format!("host-{name}"))?;
-            stations.push(station(name, host, &etcd, place >= FIRST_WITH_PROXIES, arguments, sabotage)?);
+            stations.push(station(name, host, &etcd, place >= FIRST_WITH_PROXIES, &access, arguments, sabotage)?);
         }
         let mut pollers = Vec::new();
         let mut applications = Vec::new();
@@ -134,6 +140,7 @@ impl Scene {
                 let place = Place {
                     sidecar: station.sidecar.http(),
                     endpoints: endpoints(&etcd, &station.proxies),
+                    access: access.clone(),
                     lock_key: LOCK_KEY.to_owned(),
                     life_key: format!("{}/life-of-{}", guard.key(), station.name),
                 };
@@ -188,6 +195,13 @@ impl Scene {
         looks.iter().position(|(_, look)| *look == Some(Look::Leading))
     }
 
+    /// How the lock key of this reign ended; nothing while it is there.
+    pub fn key_end(&self, reign: &Reign) -> Option<KeyEnd> {
+        let place = SIDECARS.iter().position(|name| *name == reign.leader)?;
+        let witnesses: Vec<_> = self.stations.iter().map(|station| &station.witness).collect();
+        end_of(reign.term.1, place, &witnesses)
+    }
+
     /// What the applications have come to.
     ///
     /// # Errors
@@ -219,6 +233,7 @@ fn station(
     host: Host,
     etcd: &EtcdCluster,
     has_proxies: bool,
+    access: &Access,
     arguments: &[&str],
     sabotage: Option<&str>,
 ) -> Result<Station> {
@@ -237,7 +252,9 @@ fn station(
     }
     let clock = WallClock::new()?;
     let sidecar = Sidecar::start(&clock.give_to(options))?;
-    Ok(Station { name, host, sidecar, proxies, clock, past: Vec::new() })
+    let ways = endpoints(etcd, &proxies);
+    let witness = host.within(|| Witness::start(ways, access.clone()))??;
+    Ok(Station { name, host, sidecar, proxies, clock, witness, past: Vec::new() })
 }
 
 /// How etcd is reached: through these proxies, or directly when there are none.

@@ -41,6 +41,8 @@ pub struct Struck {
     pub kind: Kind,
     /// Whom, and with what parameters.
     pub whom: String,
+    /// The sidecars whose process, host or way to etcd it hit.
+    pub sidecars: Vec<usize>,
     /// Before it struck.
     pub begin: Moment,
     /// After it had struck.
@@ -55,8 +57,10 @@ pub struct Struck {
 /// When what makes the fault fails, which is no finding about the product.
 pub async fn strike(kind: Kind, scene: &mut Scene, random: &mut Random, taken: &mut Taken) -> Result<Struck> {
     let begin = Moment::now();
+    let taken_before = taken.sidecars.len();
     let (whom, undo) = Strike { scene, random, taken }.hit(kind).await?;
-    Ok(Struck { kind, whom, begin, end: Moment::now(), undo })
+    let sidecars = taken.sidecars[taken_before..].to_vec();
+    Ok(Struck { kind, whom, sidecars, begin, end: Moment::now(), undo })
 }
 
 /// Whom it hit, and what ends it.
