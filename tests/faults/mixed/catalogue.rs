@@ -42,6 +42,9 @@ pub enum Kind {
     NoSpace,
     KeyDeleted,
     LeaseRevoked,
+    ClientCertificateRotated,
+    ServerCertificateRotated,
+    TokensForgotten,
 }
 
 /// What a fault is for: two of one area can be in each other's way.
@@ -57,7 +60,7 @@ pub enum Area {
 
 impl Kind {
     /// Every kind, in the order of the report.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::SidecarKilled,
         Self::SidecarStopped,
         Self::SidecarTerminated,
@@ -95,6 +98,9 @@ impl Kind {
         Self::NoSpace,
         Self::KeyDeleted,
         Self::LeaseRevoked,
+        Self::ClientCertificateRotated,
+        Self::ServerCertificateRotated,
+        Self::TokensForgotten,
     ];
 
     /// Its name in the report and in the picture.
@@ -137,6 +143,9 @@ impl Kind {
             Self::NoSpace => "no space",
             Self::KeyDeleted => "key deleted",
             Self::LeaseRevoked => "lease revoked",
+            Self::ClientCertificateRotated => "client certificate rotated",
+            Self::ServerCertificateRotated => "server certificate rotated",
+            Self::TokensForgotten => "tokens forgotten",
         }
     }
 
@@ -182,6 +191,13 @@ impl Kind {
             Self::NoSpace => "the quota is filled up; room is made and the alarm disarmed",
             Self::KeyDeleted => "an operator deletes the lock key",
             Self::LeaseRevoked => "an operator revokes the leader's lease",
+            Self::ClientCertificateRotated => "a new client certificate, SIGHUP to every sidecar",
+            Self::ServerCertificateRotated => {
+                "a new server certificate, and the members are restarted one after the other"
+            }
+            Self::TokensForgotten => {
+                "an operator sets the sidecars' password, to what it was: all their tokens are void"
+            }
         }
     }
 
@@ -206,7 +222,8 @@ impl Kind {
             | Self::ProxyDeaf
             | Self::SlowLink
             | Self::VerySlowLink
-            | Self::WatchDead => Area::Sidecar,
+            | Self::WatchDead
+            | Self::ClientCertificateRotated => Area::Sidecar,
             Self::MemberKilled
             | Self::MemberStopped
             | Self::MemberCutOff
@@ -224,7 +241,9 @@ impl Kind {
             | Self::Compacted
             | Self::NoSpace
             | Self::KeyDeleted
-            | Self::LeaseRevoked => Area::Operator,
+            | Self::LeaseRevoked
+            | Self::ServerCertificateRotated
+            | Self::TokensForgotten => Area::Operator,
         }
     }
 
@@ -241,6 +260,11 @@ impl Kind {
         )
     }
 
+    /// Whether it needs members that ask who comes.
+    pub const fn is_for_secured(self) -> bool {
+        matches!(self, Self::ClientCertificateRotated | Self::ServerCertificateRotated | Self::TokensForgotten)
+    }
+
     /// How long it lasts: at the least, at the most.
     pub const fn lasts(self) -> (Duration, Duration) {
         let (least, most) = match self {
@@ -252,7 +276,9 @@ impl Kind {
             | Self::MemberWiped
             | Self::Compacted
             | Self::KeyDeleted
-            | Self::LeaseRevoked => (500, 1500),
+            | Self::LeaseRevoked
+            | Self::ClientCertificateRotated
+            | Self::ServerCertificateRotated => (500, 1500),
             // Shorter than what is left of a lease, or longer than a whole one.
             Self::SidecarKilled | Self::MemberKilled | Self::EtcdLeaderKilled => (200, 7000),
             Self::SidecarStopped
@@ -271,7 +297,10 @@ impl Kind {
             | Self::EtcdLeaderDeaf
             | Self::EtcdLeaderReset => (1000, 9000),
             Self::SidecarStarved | Self::SlowLink | Self::VerySlowLink | Self::QuorumLost => (4000, 8000),
-            Self::ClockForward | Self::ClockBack | Self::MemberAdded | Self::NoSpace => (2000, 4000),
+            // Long enough for every sidecar to come again.
+            Self::ClockForward | Self::ClockBack | Self::MemberAdded | Self::NoSpace | Self::TokensForgotten => {
+                (2000, 4000)
+            }
             // Beyond what keep-alives that arrive, unanswered, may prolong.
             Self::SidecarDeaf | Self::ProxyDeaf => (5000, 16000),
             // Longer than the lease in any case: that is what it is about.

@@ -13,9 +13,9 @@ use support::lab::Verdict;
 use support::lab::inside;
 use tokio::time::{sleep, timeout};
 
+use super::access::Security;
 use super::judge::{Judgement, Overlap};
-use super::run::revokes_live_leases;
-use super::scene::{FIRST_WITH_PROXIES, LEASE_TTL, Scene};
+use super::scene::{FIRST_WITH_PROXIES, Ground, LEASE_TTL, Scene};
 use super::trial::steer_to_proxies;
 use crate::flock::{PATIENCE, figure};
 
@@ -35,10 +35,10 @@ const STORE_FLUSHED: Duration = Duration::from_millis(500);
 
 /// One leads by way of the etcd leader, its heirs by way of another member: then the disk of the former stalls.
 async fn stalled_below_the_leader(sabotage: Option<&str>) -> Result<Option<Judgement>> {
-    let mut scene = Scene::begin(&[], sabotage).await?;
-    let version = scene.etcd.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
-    if !revokes_live_leases(&version)? {
-        figure("not shown", format_args!("etcd {version} does not have #15247: ETCD=etcd is Debian's, which may"));
+    let ground = Ground::new()?;
+    let mut scene = Scene::begin(&ground, Security::Open, sabotage).await?;
+    if !scene.etcd.trusts_a_stalled_leader().await? {
+        figure("not shown", "this etcd does not have #15247: ETCD=etcd is Debian's, which may");
         return Ok(None);
     }
     let stalled_host = scene.etcd.host(STALLED).context("every member has a host")?;

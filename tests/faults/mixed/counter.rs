@@ -86,6 +86,18 @@ impl Count {
         self.applied.saturating_sub(self.value)
     }
 
+    /// Together with what has come of another store.
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged + other.acknowledged,
+            refused: self.refused + other.refused,
+            unknown: self.unknown + other.unknown,
+            pauses: self.pauses + other.pauses,
+            applied: self.applied + other.applied,
+            value: self.value + other.value,
+        }
+    }
+
     /// What was acknowledged has come to be, and nothing has that was not at least tried.
     pub const fn adds_up(&self) -> bool {
         self.acknowledged <= self.applied && self.applied <= self.acknowledged + self.unknown

@@ -44,9 +44,13 @@ impl Kind {
     const fn leaderless(self) -> Leaderless {
         match self {
             Self::SidecarTerminated | Self::SidecarResigned => Leaderless::Handover,
-            Self::ProxyReset | Self::SlowLink | Self::Compacted | Self::NoSpace | Self::ClockBack => {
-                Leaderless::Unnoticed
-            }
+            Self::ProxyReset
+            | Self::SlowLink
+            | Self::Compacted
+            | Self::NoSpace
+            | Self::ClockBack
+            | Self::ClientCertificateRotated
+            | Self::TokensForgotten => Leaderless::Unnoticed,
             Self::MemberKilled
             | Self::MemberStopped
             | Self::MemberCutOff
@@ -63,7 +67,8 @@ impl Kind {
             | Self::KeyDeleted
             | Self::LeaseRevoked
             | Self::WatchDead
-            | Self::ClockForward => Leaderless::EtcdElection,
+            | Self::ClockForward
+            | Self::ServerCertificateRotated => Leaderless::EtcdElection,
             Self::SidecarKilled
             | Self::SidecarStopped
             | Self::SidecarCutOff

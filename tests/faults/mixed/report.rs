@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use support::Moment;
 
+use super::access::Security;
 use super::catalogue::Kind;
 use super::limits::Promise;
 use super::run::Story;
 use super::trial::{Trial, VIEW};
 
 /// What the mixed scene does not have, and where it is tried instead.
-const ELSEWHERE: [(&str, &str); 5] = [
-    ("certificates rotated", "`tests/faults/secured.rs`: the members here talk in the clear"),
-    ("tokens expired", "`tests/faults/secured.rs`: authentication is off here"),
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("the authority itself rotated", "`tests/faults/secured.rs`: it takes operators a while, in steps"),
     ("the whole store wiped or restored", "`tests/faults/store.rs`: it ends an election until an operator acts"),
     (
         "several elections on one etcd, a foreign program on the lock",
@@ -91,8 +91,11 @@ fn head(text: &mut String, story: &Story) {
     line(
         text,
         format_args!(
-            "- etcd {}, three members; five sidecars with a lease of 5 s, two of them behind proxies",
-            story.etcd_version
+            "- etcd {}, three members; five sidecars with a lease of 5 s, two of them behind proxies; {} trials in the clear, {} over \
+             TLS with client certificates, passwords, and tokens that expire after 1 s",
+            story.etcd_version,
+            story.trials.iter().filter(|trial| trial.security == Security::Open).count(),
+            story.trials.iter().filter(|trial| trial.security == Security::Secured).count()
         ),
     );
     let prompt = percent(pace.prompt, pace.intervals);
@@ -102,7 +105,7 @@ fn head(text: &mut String, story: &Story) {
             "- {} requests to `/leader`, {} of them answered 200; {prompt} % were sent within 5 ms of the one before, where that \
              was answered; the longest such interval was {} ms",
             pace.requests,
-            story.judgement.leading,
+            story.leading,
             millis(pace.longest)
         ),
     );
@@ -249,16 +252,17 @@ fn every_trial(text: &mut String, story: &Story) {
     line(text, "## Every trial\n");
     line(
         text,
-        "| # | at | faults | lasted, s | failovers | without a leader / bound, s | machine busy, s | well again after, s |",
+        "| # | at | members | faults | lasted, s | failovers | without a leader / bound, s | machine busy, s | well again after, s |",
     );
-    line(text, "|---:|---:|---|---:|---:|---:|---:|---:|");
+    line(text, "|---:|---:|---|---|---:|---:|---:|---:|---:|");
     for trial in &story.trials {
         line(
             text,
             format_args!(
-                "| {} | {} | {} | {:.1} | {} | {:.2} / {:.2} | {:.2} | {:.1} |",
+                "| {} | {} | {} | {} | {:.1} | {} | {:.2} / {:.2} | {:.2} | {:.1} |",
                 trial.number,
                 clock(since(story, trial.begin)),
+                trial.security.name(),
                 trial.story(),
                 trial.healed.since(trial.begin).as_secs_f64(),
                 trial.seen.failovers,

@@ -12,6 +12,7 @@ use super::catalogue::Kind;
 use super::heal::Undo;
 use super::random::Random;
 use super::scene::{FIRST_WITH_PROXIES, SIDECARS, Scene};
+use crate::certificates::{authority, renew_the_clients};
 use crate::flock::LOCK_KEY;
 
 mod members;
@@ -130,6 +131,9 @@ impl Strike<'_> {
             Kind::NoSpace => self.no_space().await,
             Kind::KeyDeleted => self.key_deleted().await,
             Kind::LeaseRevoked => self.lease_revoked().await,
+            Kind::ClientCertificateRotated => self.client_certificate_rotated(),
+            Kind::ServerCertificateRotated => self.server_certificate_rotated().await,
+            Kind::TokensForgotten => self.tokens_forgotten().await,
         }
     }
 
@@ -246,6 +250,16 @@ impl Strike<'_> {
         };
         let how = format!(", {there:?} and {back:?}");
         self.proxies(&how, delay, &[Direction::ToServer, Direction::ToClient])
+    }
+
+    /// Every sidecar is told but those that are hit already: they may be gone.
+    fn client_certificate_rotated(&mut self) -> Hit {
+        renew_the_clients(&self.scene.etcd, authority(&self.scene.etcd)?)?;
+        let free: Vec<_> = (0..SIDECARS.len()).filter(|place| !self.taken.sidecars.contains(place)).collect();
+        for place in &free {
+            self.scene.stations[*place].sidecar.signal(Signal::SIGHUP)?;
+        }
+        Ok((free.iter().map(|place| SIDECARS[*place]).collect::<Vec<_>>().join(", "), Vec::new()))
     }
 
     /// The candidates, as etcd has them in line.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use support::Moment;
 use support::audit::Reign;
 
+use super::access::Security;
 use super::catalogue::Kind;
 use super::counter::Guard;
 use super::heal::heal;
@@ -83,6 +84,8 @@ pub struct Theft {
 pub struct Trial {
     /// From 1.
     pub number: usize,
+    /// Whether the members asked who comes.
+    pub security: Security,
     /// What struck.
     pub parts: Vec<Part>,
     /// Before the first fault.
@@ -115,6 +118,8 @@ impl Trial {
 pub struct Terms {
     /// Its number.
     pub number: usize,
+    /// Whether the members ask who comes.
+    pub security: Security,
     /// This etcd revokes leases that are alive when its leader wakes up (#15247).
     pub revokes_live_leases: bool,
     /// Guarded increments lost before this trial.
@@ -146,7 +151,8 @@ pub async fn trial(kinds: &[Kind], terms: &Terms, scene: &mut Scene, random: &mu
     let promises = kinds.iter().map(|kind| kind.promise(terms.revokes_live_leases));
     let promise = if promises.into_iter().any(|it| it == Promise::Bounded) { Promise::Bounded } else { Promise::Whole };
     let seen = Seen::default();
-    let mut trial = Trial { number: terms.number, parts, begin, healed, end: Moment::now(), bound, promise, seen };
+    let (number, security, end) = (terms.number, terms.security, Moment::now());
+    let mut trial = Trial { number, security, parts, begin, healed, end, bound, promise, seen };
     let key_end = |reign: &Reign| scene.key_end(reign);
     trial.seen = look_back(&trial, &scene.observers.judge(), key_end, scene.observers.held_up_since(begin));
     count_losses(&mut trial, terms, scene).await?;
@@ -256,7 +262,9 @@ fn who(reign: &Reign) -> String {
 /// Where a fault keeps the news from the leader, or the leader from acting on it, `until` alone is the bound.
 fn judge_end(trial: &Trial, reign: &Reign, end: KeyEnd, held_up: Duration, seen: &mut Seen) {
     let until = end.gone.after(LEADS_ON);
-    let is_hit = trial.parts.iter().any(|part| part.sidecars.iter().any(|name| *name == reign.leader));
+    // After the rotation of a certificate or a token everybody begins to watch anew.
+    let hits = |part: &Part| part.kind.is_for_secured() || part.sidecars.iter().any(|name| *name == reign.leader);
+    let is_hit = trial.parts.iter().any(hits);
     let told = end.news.filter(|_| !is_hit).map(|news| news.after(VIEW + held_up));
     let bound = told.map_or(until, |told| told.min(until));
     let last = reign.end_earliest.since(end.gone);
@@ -316,7 +324,8 @@ mod tests {
             |kind: &Kind| Part { kind: *kind, whom: String::new(), sidecars: hit(kind), begin: at(0), end: at(90) };
         let parts = kinds.iter().map(part).collect();
         let bound = Duration::from_secs(7);
-        Trial { number: 1, parts, begin: at(0), healed: at(90), end: at(100), bound, promise, seen: Seen::default() }
+        let (security, seen) = (Security::Open, Seen::default());
+        Trial { number: 1, security, parts, begin: at(0), healed: at(90), end: at(100), bound, promise, seen }
     }
 
     /// 200s every 50 ms between these milliseconds.
