@@ -48,7 +48,6 @@ impl Kind {
             | Self::SlowLink
             | Self::Compacted
             | Self::NoSpace
-            | Self::ClockBack
             | Self::ClientCertificateRotated
             | Self::TokensForgotten => Leaderless::Unnoticed,
             Self::MemberKilled
@@ -68,6 +67,8 @@ impl Kind {
             | Self::LeaseRevoked
             | Self::WatchDead
             | Self::ClockForward
+            // Which is set right again: a jump ahead.
+            | Self::ClockBack
             | Self::ServerCertificateRotated => Leaderless::EtcdElection,
             Self::SidecarKilled
             | Self::SidecarStopped
