@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod scene;
 mod strike;
+mod theft;
 mod timeline;
 mod trial;
 mod witness;

@@ -9,7 +9,8 @@ use super::access::Security;
 use super::catalogue::Kind;
 use super::limits::Promise;
 use super::run::Story;
-use super::trial::{Trial, VIEW};
+use super::theft::VIEW;
+use super::trial::Trial;
 
 /// What the mixed scene does not have, and where it is tried instead.
 const ELSEWHERE: [(&str, &str); 4] = [

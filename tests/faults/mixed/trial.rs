@@ -14,17 +14,13 @@ use super::heal::heal;
 use super::judge::{Judgement, Overlap};
 use super::limits::{Promise, bound_of_mixture};
 use super::random::Random;
-use super::scene::{FIRST_WITH_PROXIES, LEADS_ON, SIDECARS, Scene};
+use super::scene::{FIRST_WITH_PROXIES, SIDECARS, Scene};
 use super::strike::{Struck, Taken, strike};
+use super::theft::{Last, Theft};
 use super::witness::KeyEnd;
 
 /// In a mixture one fault follows another within this.
 const STAGGER: Duration = Duration::from_millis(1500);
-/// How long a sidecar may take from the news that its lock is gone to its last 200: 1 to 5 ms by measurement, and what is
-/// left is for a machine with more processes than processors.
-pub const VIEW: Duration = Duration::from_millis(50);
-/// Whoever has answered 200 so shortly before its key was gone had not let it go: that takes as long as an answer is valid.
-const HELD: Duration = Duration::from_millis(100);
 /// How long the next leader is waited for before a trial is given up. Above every bound.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a leader without proxies is asked to resign until one with proxies leads: four times round the line.
@@ -66,19 +62,6 @@ pub struct Seen {
     pub violations: Vec<String>,
 }
 
-/// The lock was taken from a leader that had not let it go. Times count from when anybody first heard that it was gone.
-#[derive(Clone, Debug)]
-pub struct Theft {
-    /// From whom.
-    pub leader: String,
-    /// The news had come to its host by every way; `None` if a way was disturbed.
-    pub news: Option<Duration>,
-    /// Its last 200 was asked for.
-    pub last: Duration,
-    /// And may have been, at the latest.
-    pub bound: Duration,
-}
-
 /// A trial that is over.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -103,6 +86,12 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Whether a fault keeps this sidecar from hearing or doing something.
+    fn hits(&self, sidecar: &str) -> bool {
+        // After the rotation of a certificate or a token everybody begins to watch anew.
+        self.parts.iter().any(|part| part.kind.is_for_secured() || part.sidecars.contains(&sidecar))
+    }
+
     /// The faults, in words.
     pub fn title(&self) -> String {
         self.parts.iter().map(|part| part.kind.name()).collect::<Vec<_>>().join(" + ")
@@ -229,7 +218,9 @@ pub fn look_back(
     }
     for reign in &judgement.audit.reigns {
         if let Some(end) = key_end(reign).filter(|end| within(end.gone)) {
-            judge_end(trial, reign, end, held_up, &mut seen);
+            let last = Last::of(reign, end, trial.hits(&reign.leader), held_up);
+            seen.violations.extend(last.excess());
+            seen.thefts.extend(last.theft());
         }
     }
     if trial.promise == Promise::Whole {
@@ -254,29 +245,9 @@ pub fn look_back(
     seen
 }
 
-fn who(reign: &Reign) -> String {
+/// A reign, in words.
+pub fn who(reign: &Reign) -> String {
     format!("{} in term {}.{}", reign.leader, reign.term.0, reign.term.1)
-}
-
-/// Nobody leads by a key that is gone for longer than the news of it takes, nor beyond `until`: no renewal since can count.
-/// Where a fault keeps the news from the leader, or the leader from acting on it, `until` alone is the bound.
-fn judge_end(trial: &Trial, reign: &Reign, end: KeyEnd, held_up: Duration, seen: &mut Seen) {
-    let until = end.gone.after(LEADS_ON);
-    // After the rotation of a certificate or a token everybody begins to watch anew.
-    let hits = |part: &Part| part.kind.is_for_secured() || part.sidecars.iter().any(|name| *name == reign.leader);
-    let is_hit = trial.parts.iter().any(hits);
-    let told = end.news.filter(|_| !is_hit).map(|news| news.after(VIEW + held_up));
-    let bound = told.map_or(until, |told| told.min(until));
-    let last = reign.end_earliest.since(end.gone);
-    if reign.end_earliest > bound {
-        let (who, allowed) = (who(reign), bound.since(end.gone));
-        let what = format!("{who} answered 200 {last:?} after its key was gone, and the bound is {allowed:?}: {end:?}");
-        seen.violations.push(what);
-    }
-    if reign.end_latest.after(HELD) >= end.gone {
-        let news = end.news.map(|news| news.since(end.gone));
-        seen.thefts.push(Theft { leader: reign.leader.clone(), news, last, bound: bound.since(end.gone) });
-    }
 }
 
 /// What is too much about an overlap. How long it may be, where the lock was taken away, the end of the key decides.
