@@ -142,10 +142,13 @@ pub enum Call {
     },
     /// Read the lock key: the second half of a confirmed renewal.
     Confirm,
-    /// Delete the lock key if its `create_revision` is this one.
+    /// Delete the lock key if its `create_revision` is this one and it hangs on this lease. The revision alone would
+    /// not do: a store that was wiped gives the same one to somebody else's key.
     DeleteLock {
         /// The guard.
         create_revision: Revision,
+        /// The guard's other half: mine.
+        lease: LeaseId,
     },
     /// Revoke the lease, and with it every key attached. A lease that is not there is success.
     Revoke {

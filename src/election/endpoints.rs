@@ -78,6 +78,11 @@ impl Endpoints {
         }
     }
 
+    /// Whether this is the pinned cluster; the first answer pins it.
+    pub(super) fn are_of(&mut self, cluster: ClusterId) -> bool {
+        *self.cluster.get_or_insert(cluster) == cluster
+    }
+
     /// Notes a failure; when it was the preferred endpoint, another one is from now on.
     pub(super) fn failed(&mut self, id: EndpointId, operation: Operation, kind: CallErrorKind) {
         if self.is_refused(id) {

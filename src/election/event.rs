@@ -76,6 +76,26 @@ pub enum Event {
     CredentialsRenewed,
 }
 
+impl Event {
+    /// The header of the response that this tells of.
+    pub(super) const fn header(&self) -> Option<Header> {
+        match self {
+            Self::Answered { result: Ok(Answer { header, .. }), .. }
+            | Self::KeepAliveAnswered { header, .. }
+            | Self::WatchCreated { header, .. }
+            | Self::WatchChanged { header, .. } => Some(*header),
+            Self::Answered { result: Err(_), .. }
+            | Self::StreamEnded { .. }
+            | Self::WatchEnded { .. }
+            | Self::AnswersSettled { .. }
+            | Self::Published { .. }
+            | Self::Stop
+            | Self::Resign { .. }
+            | Self::CredentialsRenewed => None,
+        }
+    }
+}
+
 /// What a response header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -5,9 +5,11 @@ use super::ids::{EndpointId, Identity, LeaseId, Revision, WatchId};
 use super::instant::Instant;
 
 /// The lock key as of a revision.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Sight {
     known: Option<Known>,
+    /// What the lock key was before this revision is of no interest any more.
+    floor: Revision,
 }
 
 #[derive(Clone, Debug)]
@@ -19,9 +21,13 @@ struct Known {
 }
 
 impl Sight {
+    pub(super) const fn nothing() -> Self {
+        Self { known: None, floor: Revision(0) }
+    }
+
     /// Takes in what the lock key was at revision `at`, unless something newer is known. True when taken.
     pub(super) fn take_in(&mut self, now: Instant, at: Revision, lock: Option<LockKey>) -> bool {
-        if self.known.as_ref().is_some_and(|known| known.at > at) {
+        if at < self.floor || self.known.as_ref().is_some_and(|known| known.at > at) {
             return false;
         }
         let freed_at = match (&self.known, &lock) {
@@ -34,8 +40,10 @@ impl Sight {
         true
     }
 
-    pub(super) fn forget(&mut self) {
-        self.known = None;
+    /// Knows nothing, and takes in nothing that was before this revision: an answer that was on its way while the
+    /// lock was let go of shows it still held.
+    pub(super) fn forget(&mut self, before: Revision) {
+        *self = Self { known: None, floor: before };
     }
 
     pub(super) const fn is_known(&self) -> bool {

@@ -53,10 +53,18 @@ async fn dispatch(client: Client, keys: &Keys, call: &Call) -> Result<Answer, Ca
         Call::Grant { lease, ttl } => grant(client, keys, *lease, *ttl).await,
         Call::Observe { before } => observe(client, keys, *before).await,
         Call::Register { lease, record } => register(client, keys, *lease, record).await,
-        Call::Unregister { create_revision } => delete(client, keys.my_candidate(), *create_revision).await,
+        Call::Unregister { create_revision } => {
+            let key = keys.my_candidate();
+            let guards = vec![created_at(&key, *create_revision)];
+            delete(client, key, guards).await
+        }
         Call::Claim { lease, record } => claim(client, keys, *lease, record).await,
         Call::Confirm => confirm(client, keys).await,
-        Call::DeleteLock { create_revision } => delete(client, keys.lock().to_owned(), *create_revision).await,
+        Call::DeleteLock { create_revision, lease } => {
+            let key = keys.lock();
+            let guards = vec![created_at(key, *create_revision), Compare::lease(key, CompareOp::Equal, lease.0)];
+            delete(client, key.to_owned(), guards).await
+        }
         Call::Revoke { lease } => revoke(client, keys, *lease).await,
     }
 }
@@ -209,11 +217,13 @@ async fn confirm(mut client: Client, keys: &Keys) -> Result<Answer, CallError> {
     Ok(Answer { header: header(read.header())?, body: Body::Lock(read.kvs().first().map(lock_key)) })
 }
 
+fn created_at(key: &str, create_revision: Revision) -> Compare {
+    Compare::create_revision(key, CompareOp::Equal, create_revision.0)
+}
+
 /// A guard that does not hold says that the key in question is not there any more: just as good.
-async fn delete(mut client: Client, key: String, create_revision: Revision) -> Result<Answer, CallError> {
-    let txn = Txn::new()
-        .when([Compare::create_revision(key.as_str(), CompareOp::Equal, create_revision.0)])
-        .and_then([TxnOp::delete(key, None)]);
+async fn delete(mut client: Client, key: String, guards: Vec<Compare>) -> Result<Answer, CallError> {
+    let txn = Txn::new().when(guards).and_then([TxnOp::delete(key, None)]);
     let response = client.txn(txn).await.map_err(|error| of_client(&error))?;
     Ok(Answer { header: header(response.header())?, body: Body::Gone })
 }

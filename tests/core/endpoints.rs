@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    CallErrorKind, ClusterId, EndpointHealth, EndpointId, Event, LeaseId, NotLeading, Notice, Operation, PublicState,
-    Reason, WatchTarget,
+    CallErrorKind, Change, ClusterId, EndpointHealth, EndpointId, Event, LeaseId, NotLeading, Notice, Operation,
+    PublicState, Reason, WatchTarget,
 };
 
 use crate::etcd::Etcd;
-use crate::scene::{K, MILLI, NANO, R, Scene, T};
+use crate::scene::{K, MILLI, NANO, R, RIVAL_LEASE, Scene, T};
 
 fn another_cluster() -> Etcd {
     let mut other = Etcd::new();
@@ -166,6 +166,31 @@ fn a_revision_from_before_a_request_was_sent_is_no_reset() {
     scene.answer(Operation::KeepAlive);
     scene.event(answer);
     assert_eq!(scene.told(|notice| matches!(notice, Notice::StoreReset { .. })), 0);
+}
+
+/// The news of a term was in the queue when the watch that brought it was given up. It is known all the same.
+#[test]
+fn a_revision_heard_of_too_late_to_be_used_bars_from_a_store_that_shows_less() {
+    for hears in [true, false] {
+        let mut scene = Scene::new().heir();
+        let backup = scene.etcd.clone();
+        let watch = scene.watch_on(&WatchTarget::Lock).expect("it looks on").id;
+        scene.etcd.operator_deletes_lock();
+        scene.etcd.is_busy();
+        scene.rival_claims("web-7", LeaseId(70));
+        let lock = scene.etcd.lock().expect("it was claimed").clone();
+        let news =
+            Event::WatchChanged { watch, header: scene.etcd.header(EndpointId(0)), change: Change::LockPut(lock) };
+        scene.end_watch(&WatchTarget::Lock, CallErrorKind::Unavailable);
+        if hears {
+            scene.event(news);
+        }
+        scene.etcd = backup;
+        scene.etcd.revoke(RIVAL_LEASE);
+        scene.live(T);
+        assert_eq!(scene.leads(), !hears, "who has not heard of it cannot know");
+        assert_eq!(scene.view().not_leading == Some(NotLeading::StoreReset), hears);
+    }
 }
 
 /// While this candidate heard nothing, a backup was restored and the store grew past every revision it knew.

@@ -83,8 +83,9 @@ impl Etcd {
             }
             Call::Claim { lease, record } => self.claim(me, *lease, record)?,
             Call::Confirm => Body::Lock(self.lock.clone()),
-            Call::DeleteLock { create_revision } => {
-                if self.lock.as_ref().is_some_and(|lock| lock.create_revision == *create_revision) {
+            Call::DeleteLock { create_revision, lease } => {
+                let guarded = |lock: &LockKey| lock.create_revision == *create_revision && lock.lease == Some(*lease);
+                if self.lock.as_ref().is_some_and(guarded) {
                     self.operator_deletes_lock();
                 }
                 Body::Gone

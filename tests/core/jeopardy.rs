@@ -366,7 +366,7 @@ fn a_late_claim_after_a_resignation_is_deleted_and_nothing_else_is() {
         id: OpId(0),
         endpoint: EndpointId(0),
         timeout: R,
-        call: Call::DeleteLock { create_revision: ghost },
+        call: Call::DeleteLock { create_revision: ghost, lease: scene.my_lease() },
     });
     scene.rival_claims(RIVAL, RIVAL_LEASE);
     scene.apply(&again);

@@ -6,6 +6,7 @@ mod campaign;
 mod endpoints;
 mod etcd;
 mod jeopardy;
+mod late;
 mod observation;
 mod publication;
 mod renewal;

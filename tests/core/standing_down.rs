@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    CallErrorKind, Event, Identity, LeaseId, NotLeading, Notice, Operation, PublicState, Reason, TimingsRequest,
+    CallErrorKind, EndpointId, Event, Identity, LeaseId, NotLeading, Notice, Operation, PublicState, Reason,
+    TimingsRequest,
 };
 
 use crate::scene::{K, ME, MILLI, NANO, R, RIVAL, RIVAL_LEASE, Scene, T};
@@ -161,6 +162,24 @@ fn who_resigns_deletes_its_own_key_and_keeps_its_lease() {
     assert!(scene.etcd.lock().is_none() && scene.etcd.has_lease(lease));
     assert_eq!(released(&scene, true), 1);
     assert_eq!(scene.transitions().last(), Some(&(PublicState::Standby, Reason::Resigned)));
+}
+
+/// A wiped store counts its revisions from one again, and somebody else's key may get the one that mine had.
+#[test]
+fn a_delete_that_arrives_after_a_wipe_spares_a_key_of_the_same_revision() {
+    let mut scene = Scene::new().leader();
+    let token = scene.token();
+    scene.event(Event::Resign { cooldown: COOLDOWN });
+    scene.settle_answers();
+    let late = scene.take(Operation::DeleteLock);
+    scene.etcd.is_wiped();
+    while scene.etcd.header(EndpointId(0)).revision.0 < token.0 - 1 {
+        scene.etcd.is_busy();
+    }
+    scene.rival_claims(RIVAL, RIVAL_LEASE);
+    assert_eq!(scene.etcd.lock().map(|lock| lock.create_revision), Some(token));
+    scene.apply(&late);
+    assert_eq!(scene.etcd.lock().and_then(|lock| lock.lease), Some(RIVAL_LEASE));
 }
 
 #[test]

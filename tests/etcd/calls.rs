@@ -135,19 +135,24 @@ async fn an_unreadable_record_is_none_and_no_error() -> Result<()> {
 }
 
 #[tokio::test]
-async fn guarded_deletes_spare_a_key_of_another_revision() -> Result<()> {
+async fn guarded_deletes_spare_a_key_of_another_revision_or_lease() -> Result<()> {
     let server = server().await?;
     let mut adapter = Adapter::of(&server)?;
     let (_, lock, _) = adapter.claim(LEASE).await?;
     let candidate = server.get_kv(&my_candidate()).await?.map_or(0, |kv| kv.create_revision());
     let other = Revision(lock.create_revision.0 - 1);
-    for call in [Call::DeleteLock { create_revision: other }, Call::Unregister { create_revision: other }] {
+    let mine = lock.create_revision;
+    for call in [
+        Call::DeleteLock { create_revision: other, lease: LEASE },
+        Call::DeleteLock { create_revision: mine, lease: LeaseId(LEASE.0 + 1) },
+        Call::Unregister { create_revision: other },
+    ] {
         assert_eq!(adapter.call(call).await?.body, Body::Gone);
     }
     assert_eq!(adapter.lock().await?, Some(lock.clone()));
     ensure!(server.get(&my_candidate()).await?.is_some());
     for call in [
-        Call::DeleteLock { create_revision: lock.create_revision },
+        Call::DeleteLock { create_revision: mine, lease: LEASE },
         Call::Unregister { create_revision: Revision(candidate) },
     ] {
         for _ in 0..2 {

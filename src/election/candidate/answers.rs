@@ -56,7 +56,7 @@ impl Candidate {
             (Call::Claim { lease, .. }, Body::Claimed { won, lock }) => {
                 self.on_claimed(now, lease, &sent, header, won, lock);
             }
-            (Call::DeleteLock { create_revision }, Body::Gone) => self.on_lock_deleted_by_me(now, create_revision),
+            (Call::DeleteLock { create_revision, .. }, Body::Gone) => self.on_lock_deleted_by_me(now, create_revision),
             (Call::Revoke { lease }, Body::Gone) => self.on_revoked(now, lease),
             (call, body) => unreachable!("{:?} answered with {body:?}", call.operation()),
         }
@@ -130,8 +130,15 @@ impl Candidate {
             self.bar(now, Bar::StoreReset);
             return false;
         }
-        self.revision_seen = self.revision_seen.max(header.revision);
         true
+    }
+
+    /// What etcd has told is known, also when nobody waits for the answer any more: a store that shows less later
+    /// was reset, and who has heard of more must not lead in it.
+    pub(super) fn note_revision(&mut self, header: Header) {
+        if self.endpoints.are_of(header.cluster) {
+            self.revision_seen = self.revision_seen.max(header.revision);
+        }
     }
 
     /// May not lead until restarted: lets go of everything and only looks on. While answers given out may
@@ -154,7 +161,8 @@ impl Candidate {
         }
         self.asks.give_up_all();
         self.drop_watches();
-        self.sight.forget();
+        // Its revisions are counted anew.
+        self.sight.forget(Revision(0));
         self.forget_place();
         self.registration = Registration::None;
         if answers_are_out {

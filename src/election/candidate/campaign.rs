@@ -192,11 +192,11 @@ impl Candidate {
         if self.state == State::Standby
             && self.adoptable().is_none()
             && !self.holds_for_answers()
-            && let Some(lease) = self.held()
-            && let Some(lock) = self.sight.carrying(lease.id)
+            && let Some(lease) = self.held().map(|lease| lease.id)
+            && let Some(lock) = self.sight.carrying(lease)
         {
             let create_revision = lock.create_revision;
-            self.ask(now, Call::DeleteLock { create_revision });
+            self.ask(now, Call::DeleteLock { create_revision, lease });
         }
     }
 

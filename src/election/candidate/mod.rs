@@ -137,7 +137,7 @@ impl Candidate {
             bar: None,
             lease: LeaseState::None,
             registration: Registration::None,
-            sight: Sight::default(),
+            sight: Sight::nothing(),
             ahead: Ahead::Unknown,
             ahead_at: Revision(0),
             endpoints,
@@ -175,6 +175,9 @@ impl Candidate {
             return;
         }
         self.expire_right(now);
+        if let Some(header) = event.header() {
+            self.note_revision(header);
+        }
         match event {
             Event::Answered { id, result } => self.on_answered(now, id, result),
             Event::KeepAliveAnswered { stream, header, ttl_seconds } => {

@@ -108,11 +108,11 @@ impl Candidate {
             Goal::StandBy { .. } => {
                 let deadline = now.boot.after(self.lease_ttl());
                 self.state.step_to(Step::Releasing { deadline });
-                match term {
-                    Some(term) if self.held().is_some() => {
-                        self.ask(now, Call::DeleteLock { create_revision: term.token });
+                match (term, self.held().map(|lease| lease.id)) {
+                    (Some(term), Some(lease)) => {
+                        self.ask(now, Call::DeleteLock { create_revision: term.token, lease });
                     }
-                    Some(_) | None => self.finish_release(now, goal, true),
+                    (Some(_) | None, Some(_) | None) => self.finish_release(now, goal, true),
                 }
             }
         }
@@ -122,7 +122,7 @@ impl Candidate {
     pub(super) fn on_lock_deleted_by_me(&mut self, now: Reading, deleted: Revision) {
         // Whether the key was deleted just now or long ago, and what is there since, only a read can tell.
         if self.sight.lock().is_some_and(|lock| lock.create_revision == deleted) {
-            self.sight.forget();
+            self.sight.forget(self.revision_seen);
             self.unled_since = None;
         }
         if let State::StandingDown(StandingDown { goal: goal @ Goal::StandBy { .. }, .. }) = self.state {
@@ -149,7 +149,7 @@ impl Candidate {
                 self.stay_away_until = Some(now.boot.after(cooldown));
                 self.forget_place();
                 self.leave_place();
-                self.sight.forget();
+                self.sight.forget(self.revision_seen);
                 self.transition(Reason::Resigned, State::rejoin);
             }
         }

@@ -50,8 +50,6 @@ pub(crate) struct Judge {
     weather: Weather,
     promises: Vec<Option<Promise>>,
     lock: Option<LockKey>,
-    /// Who made which lock key, in this history of the store.
-    claims: BTreeMap<Revision, usize>,
     /// Who chose which lease.
     leases: BTreeMap<LeaseId, usize>,
     /// Lock keys that their own leader has asked to be removed.
@@ -77,7 +75,6 @@ impl Judge {
             weather,
             promises: vec![None; candidates],
             lock: None,
-            claims: BTreeMap::new(),
             leases: BTreeMap::new(),
             let_go: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -239,8 +236,8 @@ impl Judge {
             Call::Grant { lease, .. } => {
                 self.leases.insert(*lease, node);
             }
-            Call::DeleteLock { create_revision } => {
-                resign_deletes_only_own_key(node, self.claims.get(create_revision).copied(), call)?;
+            Call::DeleteLock { create_revision, lease } => {
+                resign_deletes_only_own_key(node, self.leases.get(lease).copied(), call)?;
                 self.let_go.insert(*create_revision);
             }
             Call::Revoke { lease } => {
@@ -267,7 +264,6 @@ impl Judge {
     /// The store begins a new history, and nobody knows the old one's keys.
     pub(crate) fn store_is_wiped(&mut self, now: u64) {
         self.wiped_at = Some(now);
-        self.claims.clear();
         self.let_go.clear();
         self.touched.clear();
         self.taken_away.clear();
@@ -275,13 +271,8 @@ impl Judge {
     }
 
     /// The lock key is another one, or none, or has been put again.
-    pub(crate) fn lock_changes(&mut self, now: u64, lock: Option<&LockKey>, nodes: &[Node]) -> Verdict {
+    pub(crate) fn lock_changes(&mut self, now: u64, lock: Option<&LockKey>) -> Verdict {
         let old = std::mem::replace(&mut self.lock, lock.cloned());
-        if let Some(lock) = lock
-            && let Some(holder) = nodes.iter().position(|node| node.identity == lock.holder)
-        {
-            self.claims.entry(lock.create_revision).or_insert(holder);
-        }
         let Some(old) = old.filter(|_| self.wiped_at != Some(now)) else { return Ok(()) };
         let token = old.create_revision;
         let by_old_server = self.weather == Weather::OldRevokes && !self.let_go.contains(&token);
@@ -331,16 +322,14 @@ fn no_leader_without_lease_and_key(
     broken("no_leader_without_lease_and_key", format!("{} leads {}, the key is {lock:?}", one.node, one.term))
 }
 
-/// Who lets go of somebody else's lock deposes a leader who knows nothing of it. Every delete names the key that its
-/// sender made, every revoke a lease that its sender chose, at the time it is sent: applied late or twice, it can then
-/// hit nothing else. Of a key that nobody is known to have made (the store was wiped since) nothing can be said.
+/// Who lets go of somebody else's lock deposes a leader who knows nothing of it. Every delete and every revoke names a
+/// lease that its sender chose, and nobody else chooses the same: applied late or twice, or after the store was wiped and
+/// has given out the same revisions anew, it can hit nothing else.
 fn resign_deletes_only_own_key(node: usize, owner: Option<usize>, call: &Call) -> Verdict {
-    match owner {
-        Some(owner) if owner != node => {
-            broken("resign_deletes_only_own_key", format!("{node} sends {call:?}, which is of {owner}"))
-        }
-        Some(_) | None => Ok(()),
+    if owner == Some(node) {
+        return Ok(());
     }
+    broken("resign_deletes_only_own_key", format!("{node} sends {call:?}, which is of {owner:?}"))
 }
 
 /// Traffic is routed by the label. In a storm it lags; once all is at rest, and the API server answers, exactly the pod

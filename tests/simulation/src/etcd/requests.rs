@@ -41,7 +41,9 @@ impl Cluster {
                 self.write(member, ticket, Command::Unregister { identity, create_revision });
             }
             Call::Claim { lease, record } => self.write(member, ticket, Command::Claim { identity, lease, record }),
-            Call::DeleteLock { create_revision } => self.write(member, ticket, Command::DeleteLock { create_revision }),
+            Call::DeleteLock { create_revision, lease } => {
+                self.write(member, ticket, Command::DeleteLock { create_revision, lease });
+            }
             Call::Revoke { lease } => self.write(member, ticket, Command::Revoke { lease, stale: false }),
         }
     }

@@ -41,6 +41,7 @@ pub(super) enum Command {
     },
     DeleteLock {
         create_revision: Revision,
+        lease: LeaseId,
     },
     /// By an operator, as are those below.
     PutLock {
@@ -145,8 +146,9 @@ impl Store {
                     self.drop_candidate(identity);
                 }
             }
-            Command::DeleteLock { create_revision } => {
-                if self.lock.as_ref().is_some_and(|lock| lock.create_revision == *create_revision) {
+            Command::DeleteLock { create_revision, lease } => {
+                let guarded = |lock: &LockKey| lock.create_revision == *create_revision && lock.lease == Some(*lease);
+                if self.lock.as_ref().is_some_and(guarded) {
                     self.drop_lock();
                 }
             }

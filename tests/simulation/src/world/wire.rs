@@ -232,7 +232,7 @@ impl World {
         }
         if self.cluster.lock() != self.known_lock.as_ref() {
             self.known_lock = self.cluster.lock().cloned();
-            let verdict = self.judge.lock_changes(self.now, self.known_lock.as_ref(), &self.nodes);
+            let verdict = self.judge.lock_changes(self.now, self.known_lock.as_ref());
             let told = match &self.known_lock {
                 Some(lock) => {
                     let lease = lock.lease.map_or("no lease".to_owned(), |lease| format!("lease {:x}", lease.0));

@@ -70,15 +70,16 @@ pub async fn guarded_deletes_spare_another_revision(etcd: &mut impl Party, tale:
     must(etcd, "web-0", 0, grant(LEASE, LONG)).await?;
     let won = must(etcd, "web-0", 0, claim(LEASE)).await?;
     let Body::Claimed { won: true, lock } = won.body else { anyhow::bail!("{won:?}") };
-    for create_revision in [Revision(lock.create_revision.0 - 1), lock.create_revision, lock.create_revision] {
-        tale.asks(etcd, "web-0", 0, Call::DeleteLock { create_revision }).await?.ok();
+    let (before, made) = (Revision(lock.create_revision.0 - 1), lock.create_revision);
+    for (create_revision, lease) in [(before, LEASE), (made, OTHER), (made, LEASE), (made, LEASE)] {
+        tale.asks(etcd, "web-0", 0, Call::DeleteLock { create_revision, lease }).await?.ok();
         tale.asks(etcd, "web-0", 0, Call::Confirm).await?.ok();
     }
     tale.asks(etcd, "web-0", 0, claim(LEASE)).await?.ok();
     Ok(())
 }
 
-/// And a put keeps the `create_revision`: the guard still holds.
+/// And a put keeps the `create_revision`, so the lease has to be guarded too.
 pub async fn a_key_put_again_without_the_lease_outlives_it(etcd: &mut impl Party, tale: &mut Tale) -> Result<()> {
     tale.begins(etcd, 0).await?;
     must(etcd, "web-0", 0, grant(LEASE, LONG)).await?;
@@ -90,10 +91,11 @@ pub async fn a_key_put_again_without_the_lease_outlives_it(etcd: &mut impl Party
         tale.asks(etcd, "web-0", 0, Call::Confirm).await?.ok();
     }
     for lease in [LEASE, OTHER] {
+        let create_revision = won.header.revision;
+        tale.asks(etcd, "web-0", 0, Call::DeleteLock { create_revision, lease }).await?.ok();
         tale.asks(etcd, "web-0", 0, Call::Revoke { lease }).await?.ok();
         tale.asks(etcd, "web-0", 0, Call::Observe { before: None }).await?.ok();
     }
-    tale.asks(etcd, "web-0", 0, Call::DeleteLock { create_revision: won.header.revision }).await?.ok();
     tale.asks(etcd, "web-0", 0, Call::Confirm).await?.ok();
     Ok(())
 }
