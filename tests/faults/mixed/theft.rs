@@ -13,6 +13,7 @@ use super::witness::KeyEnd;
 pub const VIEW: Duration = Duration::from_millis(50);
 /// Whoever has answered 200 so shortly before its key was gone had not let it go: that takes as long as an answer is valid.
 const HELD: Duration = Duration::from_millis(100);
+
 /// The lock was taken from a leader that had not let it go. Times count from when anybody first heard that it was gone.
 #[derive(Clone, Debug)]
 pub struct Theft {
