@@ -16,7 +16,8 @@ use crate::program::{Said, bellwether, say};
 /// A process that has not done in this time what it does in milliseconds never will.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Looks again and again until there is something.
+/// Looks again and again until there is something: another process does not announce that it listens, and the standard
+/// library waits for its end only without a deadline.
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = clock::now().boot;
     loop {

@@ -206,7 +206,8 @@ pub async fn metric(server: &EtcdServer, name: &str, method: &str) -> Result<u64
     counts.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>().context("a count")).sum()
 }
 
-/// Waits until `holds` does; the deadline is a failure.
+/// Waits until `holds` does; the deadline is a failure. It is looked at again and again: what an etcd counts or logs, it
+/// does not announce.
 pub async fn eventually<F: AsyncFnMut() -> Result<bool>>(what: &str, mut holds: F) -> Result<()> {
     let wait = async {
         while !holds().await? {

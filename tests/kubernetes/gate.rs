@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::stage::Stage;
+use crate::stage::{NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, Stage, pod_options, wait_for};
 
 /// A request of the sidecar.
 #[derive(Clone, Debug)]
@@ -80,6 +80,20 @@ struct Shared {
     connections: AtomicUsize,
     passed_late: Mutex<Vec<u16>>,
     upstream: Client,
+}
+
+/// `web-0` leads behind a gate, through which it watches its own pod and the others.
+pub async fn leader_behind_a_gate() -> Result<(Stage, Gate)> {
+    let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
+    stage.create(&pod_options("web-0"))?;
+    let gate = Gate::start(&stage)?;
+    let options = gate.before(&stage, stage.options("web-0")?)?;
+    stage.start_with("web-0", |_| options)?;
+    stage.at_rest()?;
+    for selector in ["fieldSelector", "labelSelector"] {
+        wait_for(selector, PATIENCE, || Ok(gate.asked().iter().any(|asked| asked.watches_by(selector))))?;
+    }
+    Ok((stage, gate))
 }
 
 /// A running gate. Dropping it ends its connections.

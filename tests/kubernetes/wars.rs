@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use support::Moment;
 
-use crate::gate::{Asked, Gate, Verdict};
+use crate::gate::{Asked, Gate, Verdict, leader_behind_a_gate};
 use crate::stage::{
     Again, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, RIGHT_WITHIN, ROLE, Stage, TERM, figure, pod_options, wait_for,
     wait_until,
@@ -23,16 +23,6 @@ async fn leader(names: &[&str]) -> Result<Stage> {
     }
     stage.at_rest()?;
     Ok(stage)
-}
-
-async fn leader_behind_a_gate() -> Result<(Stage, Gate)> {
-    let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
-    stage.create(&pod_options("web-0"))?;
-    let gate = Gate::start(&stage)?;
-    let options = gate.before(&stage, stage.options("web-0")?)?;
-    stage.start_with("web-0", |_| options)?;
-    stage.at_rest()?;
-    Ok((stage, gate))
 }
 
 fn synced(stage: &mut Stage, value: f64) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use support::Moment;
 
-use crate::gate::{Asked, Gate, Verdict};
+use crate::gate::{Asked, Gate, Verdict, leader_behind_a_gate};
 use crate::stage::{
     ACCOUNT, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, RIGHT_WITHIN, ROLE, RULES, Stage, figure, pod_options, wait_for,
 };
@@ -15,18 +15,6 @@ use crate::stage::{
 const WATCH_MOST: Duration = Duration::from_secs(65);
 /// For calls, on a loaded machine.
 const SLACK: Duration = Duration::from_secs(5);
-
-/// `web-0` leads, behind a gate.
-async fn leader_behind_a_gate() -> Result<(Stage, Gate)> {
-    let mut stage = Stage::shared(&[&NEVER_EXPIRES, &PROMISES_LITTLE]).await?;
-    stage.create(&pod_options("web-0"))?;
-    let gate = Gate::start(&stage)?;
-    let options = gate.before(&stage, stage.options("web-0")?)?;
-    stage.start_with("web-0", |_| options)?;
-    stage.at_rest()?;
-    wait_for("both watches are open", PATIENCE, || Ok(gate.asked().iter().any(on_others)))?;
-    Ok((stage, gate))
-}
 
 /// Edits the leader's role by hand and waits until it is as it was.
 fn repaired(stage: &Stage, edit: Option<&str>, within: Duration) -> Result<()> {

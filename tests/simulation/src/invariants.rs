@@ -13,6 +13,9 @@ use bellwether::election::{Call, Change, LeaseId, LockKey, Revision, Term};
 use crate::node::Node;
 use crate::scenario::{Violation, Weather};
 
+#[cfg(test)]
+mod tests;
+
 /// Whether an invariant holds.
 pub(crate) type Verdict = Result<(), Violation>;
 
