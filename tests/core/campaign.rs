@@ -7,7 +7,7 @@ use bellwether::election::{
     WatchTarget,
 };
 
-use crate::scene::{HEDGE, K, M, ME, MILLI, NANO, R, RIVAL, RIVAL_LEASE, Scene, T};
+use crate::scene::{HANDOVER_HEDGE, K, M, ME, MILLI, NANO, R, RIVAL, RIVAL_LEASE, Scene, T};
 
 const CLAIM_DELAY_LEAST: Duration = Duration::from_millis(100);
 const CLAIM_DELAY_MOST: Duration = Duration::from_millis(200);
@@ -238,10 +238,10 @@ fn a_claim_seen_by_the_watch_before_its_answer_is_the_same_claim() {
 }
 
 #[test]
-fn claims_are_hedged_to_another_endpoint_and_both_answers_mean_one_term() {
+fn claims_are_hedged_to_another_endpoint_soon_and_both_answers_mean_one_term() {
     let mut scene = Scene::with_endpoints(2).heir();
     scene.rival_dies();
-    scene.pass(HEDGE - NANO);
+    scene.pass(HANDOVER_HEDGE - NANO);
     assert_eq!(scene.count_pending(Operation::Claim), 1);
     scene.pass(NANO);
     assert_eq!(scene.count_pending(Operation::Claim), 2);

@@ -20,6 +20,8 @@ pub const K: Duration = Duration::from_secs(5);
 pub const R: Duration = Duration::from_millis(2500);
 pub const M: Duration = Duration::from_secs(3);
 pub const HEDGE: Duration = Duration::from_millis(500);
+/// The same for what lies between two leaders: releases and claims.
+pub const HANDOVER_HEDGE: Duration = Duration::from_millis(100);
 pub const NANO: Duration = Duration::from_nanos(1);
 pub const MILLI: Duration = Duration::from_millis(1);
 

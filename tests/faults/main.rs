@@ -5,6 +5,7 @@
 //! past the test harness's capture.
 
 mod bounds;
+mod certificates;
 mod etcd_gone;
 mod flock;
 mod handover;

@@ -9,7 +9,6 @@ use support::etcd::EtcdCluster;
 use super::figures::Figures;
 use super::scene::{five, three_members};
 use crate::flock::{Flock, Lead, VALID_UNTIL_UNTIL, figure, wait_until};
-use crate::members::revokes_live_leases;
 
 /// The default lease.
 const TTL: Duration = Duration::from_secs(15);
@@ -108,7 +107,7 @@ impl Story {
         self.etcd.wait_until_ready().await?;
         let renewals = self.flock.renewals()?;
         self.flock.wait_until_all_renew(&renewals)?;
-        let may_overlap = matches!(self.way, Way::Frozen) && revokes_live_leases(&self.etcd).await?;
+        let may_overlap = matches!(self.way, Way::Frozen) && self.etcd.trusts_a_stalled_leader().await?;
         let audit = if may_overlap { self.flock.end_of_a_story_with_a_thief()? } else { self.flock.end()? };
         figure(&format!("majority {way}"), &audit);
         for (first, second) in &audit.overlaps {

@@ -23,7 +23,12 @@ const LAST_LINES: usize = 8;
 /// the disk, which the members of all other tests keep busy: killed processes lose nothing by it, and what is measured
 /// is not its queue.
 pub fn three_members() -> EtcdOptions {
-    EtcdOptions { members: 3, arguments: vec!["--unsafe-no-fsync".to_owned()], ..EtcdOptions::default() }
+    EtcdOptions { arguments: vec!["--unsafe-no-fsync".to_owned()], ..three_members_on_disk() }
+}
+
+/// The same, and each write waits for the disk, as in production.
+pub fn three_members_on_disk() -> EtcdOptions {
+    EtcdOptions { members: 3, ..EtcdOptions::default() }
 }
 
 /// A proxy in front of each member, and their URLs.

@@ -42,6 +42,9 @@ pub enum Kind {
     NoSpace,
     KeyDeleted,
     LeaseRevoked,
+    ClientCertificateRotated,
+    ServerCertificateRotated,
+    TokensForgotten,
 }
 
 /// What a fault is for: two of one area can be in each other's way.
@@ -55,9 +58,43 @@ pub enum Area {
     Operator,
 }
 
+/// How long nobody may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaderless {
+    /// Nobody should notice. What is left is for a busy machine.
+    Unnoticed,
+    /// A voluntary handover.
+    Handover,
+    /// etcd elects, and the leader rides it out, or falls into Jeopardy and resumes.
+    EtcdElection,
+    /// The lease has to expire.
+    Expiry,
+    /// As before, but keep-alives can arrive, unanswered, for as long as the candidate tries.
+    LateExpiry,
+    /// For as long as the fault lasts, and then as for expiry.
+    WhileItLasts,
+}
+
+// How long a fault lasts, in milliseconds: at the least, at the most.
+
+/// Over at once, or in its own time.
+const OVER: (u64, u64) = (500, 1500);
+/// Shorter than what is left of a lease, or longer than a whole one.
+const SHORT_OR_LONG: (u64, u64) = (200, 7000);
+/// The same of what takes a while to be noticed.
+const OUTAGE: (u64, u64) = (1000, 9000);
+/// Some renewals.
+const RENEWALS: (u64, u64) = (4000, 8000);
+/// Long enough for every sidecar to meet it.
+const MET_BY_ALL: (u64, u64) = (2000, 4000);
+/// Beyond what keep-alives that arrive, unanswered, may prolong.
+const UNANSWERED: (u64, u64) = (5000, 16000);
+/// Longer than the lease in any case.
+const BEYOND_THE_LEASE: (u64, u64) = (7000, 10000);
+
 impl Kind {
     /// Every kind, in the order of the report.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::SidecarKilled,
         Self::SidecarStopped,
         Self::SidecarTerminated,
@@ -95,6 +132,9 @@ impl Kind {
         Self::NoSpace,
         Self::KeyDeleted,
         Self::LeaseRevoked,
+        Self::ClientCertificateRotated,
+        Self::ServerCertificateRotated,
+        Self::TokensForgotten,
     ];
 
     /// Its name in the report and in the picture.
@@ -137,6 +177,9 @@ impl Kind {
             Self::NoSpace => "no space",
             Self::KeyDeleted => "key deleted",
             Self::LeaseRevoked => "lease revoked",
+            Self::ClientCertificateRotated => "client certificate rotated",
+            Self::ServerCertificateRotated => "server certificate rotated",
+            Self::TokensForgotten => "tokens forgotten",
         }
     }
 
@@ -182,50 +225,73 @@ impl Kind {
             Self::NoSpace => "the quota is filled up; room is made and the alarm disarmed",
             Self::KeyDeleted => "an operator deletes the lock key",
             Self::LeaseRevoked => "an operator revokes the leader's lease",
+            Self::ClientCertificateRotated => "a new client certificate, SIGHUP to every sidecar",
+            Self::ServerCertificateRotated => {
+                "a new server certificate, and the members are restarted one after the other"
+            }
+            Self::TokensForgotten => {
+                "an operator sets the sidecars' password, to what it was: all their tokens are void"
+            }
+        }
+    }
+
+    /// What it is for, how long it lasts, and how long nobody may lead when it strikes alone.
+    const fn traits(self) -> (Area, (u64, u64), Leaderless) {
+        use Area::{Etcd, Operator, Sidecar};
+        use Leaderless::{EtcdElection, Expiry, Handover, LateExpiry, Unnoticed, WhileItLasts};
+        match self {
+            Self::SidecarKilled => (Sidecar, SHORT_OR_LONG, Expiry),
+            Self::SidecarStopped => (Sidecar, OUTAGE, Expiry),
+            Self::SidecarTerminated => (Sidecar, OVER, Handover),
+            Self::SidecarResigned => (Sidecar, OVER, Handover),
+            Self::SidecarCutOff => (Sidecar, OUTAGE, Expiry),
+            Self::SidecarUnheard => (Sidecar, OUTAGE, Expiry),
+            Self::SidecarDeaf => (Sidecar, UNANSWERED, LateExpiry),
+            Self::SidecarUnplugged => (Sidecar, OUTAGE, Expiry),
+            Self::SidecarReset => (Sidecar, OUTAGE, Expiry),
+            Self::SidecarStarved => (Sidecar, RENEWALS, Expiry),
+            Self::ClockForward => (Sidecar, MET_BY_ALL, EtcdElection),
+            // It is set right again: a jump ahead.
+            Self::ClockBack => (Sidecar, MET_BY_ALL, EtcdElection),
+            Self::ProxyReset => (Sidecar, OVER, Unnoticed),
+            Self::ProxySilent => (Sidecar, OUTAGE, Expiry),
+            Self::ProxyUnheard => (Sidecar, OUTAGE, Expiry),
+            Self::ProxyDeaf => (Sidecar, UNANSWERED, LateExpiry),
+            Self::SlowLink => (Sidecar, RENEWALS, Unnoticed),
+            Self::VerySlowLink => (Sidecar, RENEWALS, LateExpiry),
+            Self::WatchDead => (Sidecar, OVER, EtcdElection),
+            Self::MemberKilled => (Etcd, SHORT_OR_LONG, EtcdElection),
+            Self::MemberStopped => (Etcd, OUTAGE, EtcdElection),
+            Self::MemberCutOff => (Etcd, OUTAGE, EtcdElection),
+            Self::MemberUnplugged => (Etcd, OUTAGE, EtcdElection),
+            Self::MemberWiped => (Operator, OVER, EtcdElection),
+            Self::MemberAdded => (Operator, MET_BY_ALL, EtcdElection),
+            Self::EtcdLeaderKilled => (Etcd, SHORT_OR_LONG, EtcdElection),
+            Self::EtcdLeaderStopped => (Etcd, OUTAGE, EtcdElection),
+            Self::EtcdLeaderCutOff => (Etcd, OUTAGE, EtcdElection),
+            Self::EtcdLeaderUnheard => (Etcd, OUTAGE, EtcdElection),
+            Self::EtcdLeaderDeaf => (Etcd, OUTAGE, EtcdElection),
+            Self::EtcdLeaderReset => (Etcd, OUTAGE, EtcdElection),
+            Self::EtcdLeaderStalled => (Etcd, BEYOND_THE_LEASE, EtcdElection),
+            Self::QuorumLost => (Etcd, RENEWALS, WhileItLasts),
+            Self::Compacted => (Operator, OVER, Unnoticed),
+            Self::NoSpace => (Operator, MET_BY_ALL, Unnoticed),
+            Self::KeyDeleted => (Operator, OVER, EtcdElection),
+            Self::LeaseRevoked => (Operator, OVER, EtcdElection),
+            Self::ClientCertificateRotated => (Sidecar, OVER, Unnoticed),
+            Self::ServerCertificateRotated => (Operator, OVER, EtcdElection),
+            Self::TokensForgotten => (Operator, MET_BY_ALL, Unnoticed),
         }
     }
 
     /// What it is for.
     pub const fn area(self) -> Area {
-        match self {
-            Self::SidecarKilled
-            | Self::SidecarStopped
-            | Self::SidecarTerminated
-            | Self::SidecarResigned
-            | Self::SidecarCutOff
-            | Self::SidecarUnheard
-            | Self::SidecarDeaf
-            | Self::SidecarUnplugged
-            | Self::SidecarReset
-            | Self::SidecarStarved
-            | Self::ClockForward
-            | Self::ClockBack
-            | Self::ProxyReset
-            | Self::ProxySilent
-            | Self::ProxyUnheard
-            | Self::ProxyDeaf
-            | Self::SlowLink
-            | Self::VerySlowLink
-            | Self::WatchDead => Area::Sidecar,
-            Self::MemberKilled
-            | Self::MemberStopped
-            | Self::MemberCutOff
-            | Self::MemberUnplugged
-            | Self::EtcdLeaderKilled
-            | Self::EtcdLeaderStopped
-            | Self::EtcdLeaderCutOff
-            | Self::EtcdLeaderUnheard
-            | Self::EtcdLeaderDeaf
-            | Self::EtcdLeaderReset
-            | Self::EtcdLeaderStalled
-            | Self::QuorumLost => Area::Etcd,
-            Self::MemberWiped
-            | Self::MemberAdded
-            | Self::Compacted
-            | Self::NoSpace
-            | Self::KeyDeleted
-            | Self::LeaseRevoked => Area::Operator,
-        }
+        self.traits().0
+    }
+
+    /// How long nobody may lead when it strikes alone.
+    pub const fn leaderless(self) -> Leaderless {
+        self.traits().2
     }
 
     /// Whether it needs the proxies between a sidecar and etcd.
@@ -241,42 +307,14 @@ impl Kind {
         )
     }
 
+    /// Whether it needs members that ask who comes.
+    pub const fn is_for_secured(self) -> bool {
+        matches!(self, Self::ClientCertificateRotated | Self::ServerCertificateRotated | Self::TokensForgotten)
+    }
+
     /// How long it lasts: at the least, at the most.
     pub const fn lasts(self) -> (Duration, Duration) {
-        let (least, most) = match self {
-            // Over at once, or in its own time.
-            Self::SidecarResigned
-            | Self::SidecarTerminated
-            | Self::ProxyReset
-            | Self::WatchDead
-            | Self::MemberWiped
-            | Self::Compacted
-            | Self::KeyDeleted
-            | Self::LeaseRevoked => (500, 1500),
-            // Shorter than what is left of a lease, or longer than a whole one.
-            Self::SidecarKilled | Self::MemberKilled | Self::EtcdLeaderKilled => (200, 7000),
-            Self::SidecarStopped
-            | Self::SidecarCutOff
-            | Self::SidecarUnheard
-            | Self::SidecarUnplugged
-            | Self::SidecarReset
-            | Self::ProxySilent
-            | Self::ProxyUnheard
-            | Self::MemberStopped
-            | Self::MemberCutOff
-            | Self::MemberUnplugged
-            | Self::EtcdLeaderStopped
-            | Self::EtcdLeaderCutOff
-            | Self::EtcdLeaderUnheard
-            | Self::EtcdLeaderDeaf
-            | Self::EtcdLeaderReset => (1000, 9000),
-            Self::SidecarStarved | Self::SlowLink | Self::VerySlowLink | Self::QuorumLost => (4000, 8000),
-            Self::ClockForward | Self::ClockBack | Self::MemberAdded | Self::NoSpace => (2000, 4000),
-            // Beyond what keep-alives that arrive, unanswered, may prolong.
-            Self::SidecarDeaf | Self::ProxyDeaf => (5000, 16000),
-            // Longer than the lease in any case: that is what it is about.
-            Self::EtcdLeaderStalled => (7000, 10000),
-        };
+        let (least, most) = self.traits().1;
         (Duration::from_millis(least), Duration::from_millis(most))
     }
 }

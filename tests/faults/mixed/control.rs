@@ -8,14 +8,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use support::DiskStall;
 use support::lab::Verdict;
 use support::lab::inside;
+use support::{DiskStall, Moment};
 use tokio::time::{sleep, timeout};
 
+use super::access::Security;
 use super::judge::{Judgement, Overlap};
-use super::run::revokes_live_leases;
-use super::scene::{FIRST_WITH_PROXIES, LEASE_TTL, Scene};
+use super::observers::Observers;
+use super::scene::{FIRST_WITH_PROXIES, Ground, LEASE_TTL, Scene};
 use super::trial::steer_to_proxies;
 use crate::flock::{PATIENCE, figure};
 
@@ -25,7 +26,7 @@ const STALLED: usize = 0;
 const HEALTHY: usize = 1;
 /// What each flush takes: longer than the story.
 const STALL: Duration = Duration::from_secs(600);
-/// The lease expires with the new etcd leader, which has extended it; then two lead for as long as is left of this.
+/// The lease expires with the new etcd leader, which has extended it; then two would lead for as long as is left of this.
 const STALLED_FOR: Duration = LEASE_TTL.saturating_mul(3);
 /// What is left of it by then, less what a busy machine takes.
 const BOTH_LEAD_FOR: Duration = Duration::from_secs(3);
@@ -35,10 +36,10 @@ const STORE_FLUSHED: Duration = Duration::from_millis(500);
 
 /// One leads by way of the etcd leader, its heirs by way of another member: then the disk of the former stalls.
 async fn stalled_below_the_leader(sabotage: Option<&str>) -> Result<Option<Judgement>> {
-    let mut scene = Scene::begin(&[], sabotage).await?;
-    let version = scene.etcd.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
-    if !revokes_live_leases(&version)? {
-        figure("not shown", format_args!("etcd {version} does not have #15247: ETCD=etcd is Debian's, which may"));
+    let ground = Ground::new()?;
+    let mut scene = Scene::begin(&ground, Security::Open, sabotage).await?;
+    if !scene.etcd.trusts_a_stalled_leader().await? {
+        figure("not shown", "this etcd does not have #15247: ETCD=etcd is Debian's, which may");
         return Ok(None);
     }
     let stalled_host = scene.etcd.host(STALLED).context("every member has a host")?;
@@ -59,7 +60,8 @@ async fn stalled_below_the_leader(sabotage: Option<&str>) -> Result<Option<Judge
     // With something to write it stalls at once. Its fate is open: the leader that would commit it is being replaced.
     let mut client = scene.etcd.client(HEALTHY).await?;
     timeout(PATIENCE, client.put("/unrelated", "x", None)).await.ok();
-    sleep(STALLED_FOR).await;
+    let two_lead = |seen: &Observers| certain(&seen.judge()).filter(|overlap| overlap.certain > BOTH_LEAD_FOR).cloned();
+    scene.observers.wait_for(Moment::now().after(STALLED_FOR), two_lead);
     let judgement = scene.observers.judge();
     stall.end()?;
     Ok(Some(judgement))

@@ -18,9 +18,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use etcd_client::{Client, Compare, CompareOp, ConnectOptions, KvClient, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, KvClient, Txn, TxnOp};
 use support::{HttpClient, Moment};
 use tokio::time::{sleep, timeout};
+
+use super::access::Access;
 
 /// Between two increments. Two hundred in a short reign are plenty, and etcd syncs its disk for each.
 const PACE: Duration = Duration::from_millis(50);
@@ -84,6 +86,18 @@ impl Count {
         self.applied.saturating_sub(self.value)
     }
 
+    /// Together with what has come of another store.
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged + other.acknowledged,
+            refused: self.refused + other.refused,
+            unknown: self.unknown + other.unknown,
+            pauses: self.pauses + other.pauses,
+            applied: self.applied + other.applied,
+            value: self.value + other.value,
+        }
+    }
+
     /// What was acknowledged has come to be, and nothing has that was not at least tried.
     pub const fn adds_up(&self) -> bool {
         self.acknowledged <= self.applied && self.applied <= self.acknowledged + self.unknown
@@ -91,12 +105,14 @@ impl Count {
 }
 
 /// Where an application finds what it needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Place {
     /// Its sidecar's local API.
     pub sidecar: SocketAddr,
     /// etcd, as the sidecar reaches it.
     pub endpoints: Vec<String>,
+    /// With what it may come in there.
+    pub access: Access,
     /// The lock key, for the guard.
     pub lock_key: String,
     /// Where the application writes its life.
@@ -218,9 +234,8 @@ impl App {
 
     async fn connected<'a>(&self, client: &'a mut Option<KvClient>) -> Option<&'a mut KvClient> {
         if client.is_none() {
-            let options = ConnectOptions::new().with_connect_timeout(PATIENCE);
-            let connected = timeout(PATIENCE, Client::connect(&self.place.endpoints, Some(options))).await;
-            *client = connected.ok()?.ok().map(|client| client.kv_client());
+            let connected = self.place.access.connect(&self.place.endpoints).await;
+            *client = connected.ok().map(|client| client.kv_client());
         }
         client.as_mut()
     }

@@ -136,6 +136,18 @@ pub struct Pace {
     pub longest: Duration,
 }
 
+impl Pace {
+    /// Taken together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            intervals: self.intervals + other.intervals,
+            prompt: self.prompt + other.prompt,
+            longest: self.longest.max(other.longest),
+        }
+    }
+}
+
 /// What one poller saw of one sidecar.
 #[derive(Clone, Debug)]
 pub struct Lane {

@@ -2,25 +2,8 @@
 
 use std::time::Duration;
 
-use super::catalogue::Kind;
+use super::catalogue::{Kind, Leaderless};
 use super::scene::{ANSWER_VALIDITY, ETCD_ELECTION, LEASE_TTL};
-
-/// How long nobody may lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaderless {
-    /// Nobody should notice. What is left is for a busy machine.
-    Unnoticed,
-    /// A voluntary handover.
-    Handover,
-    /// etcd elects, and the leader rides it out, or falls into Jeopardy and resumes.
-    EtcdElection,
-    /// The lease has to expire.
-    Expiry,
-    /// As before, but keep-alives can arrive, unanswered, for as long as the candidate tries.
-    LateExpiry,
-    /// For as long as the fault lasts, and then as for expiry.
-    WhileItLasts,
-}
 
 /// What is promised of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,43 +24,6 @@ const EXPIRY: Duration = Duration::from_secs(2);
 const ELECTIONS: u32 = 6;
 
 impl Kind {
-    const fn leaderless(self) -> Leaderless {
-        match self {
-            Self::SidecarTerminated | Self::SidecarResigned => Leaderless::Handover,
-            Self::ProxyReset | Self::SlowLink | Self::Compacted | Self::NoSpace | Self::ClockBack => {
-                Leaderless::Unnoticed
-            }
-            Self::MemberKilled
-            | Self::MemberStopped
-            | Self::MemberCutOff
-            | Self::MemberUnplugged
-            | Self::MemberWiped
-            | Self::MemberAdded
-            | Self::EtcdLeaderKilled
-            | Self::EtcdLeaderStopped
-            | Self::EtcdLeaderCutOff
-            | Self::EtcdLeaderUnheard
-            | Self::EtcdLeaderDeaf
-            | Self::EtcdLeaderReset
-            | Self::EtcdLeaderStalled
-            | Self::KeyDeleted
-            | Self::LeaseRevoked
-            | Self::WatchDead
-            | Self::ClockForward => Leaderless::EtcdElection,
-            Self::SidecarKilled
-            | Self::SidecarStopped
-            | Self::SidecarCutOff
-            | Self::SidecarUnheard
-            | Self::SidecarUnplugged
-            | Self::SidecarReset
-            | Self::SidecarStarved
-            | Self::ProxySilent
-            | Self::ProxyUnheard => Leaderless::Expiry,
-            Self::SidecarDeaf | Self::ProxyDeaf | Self::VerySlowLink => Leaderless::LateExpiry,
-            Self::QuorumLost => Leaderless::WhileItLasts,
-        }
-    }
-
     /// How long nobody may lead when it strikes alone and lasts so long.
     pub fn bound(self, lasted: Duration) -> Duration {
         match self.leaderless() {

@@ -4,6 +4,7 @@
 //! `make faults DURATION=10m` is the long run and writes what it saw to `target/faults`; `SEED=…` repeats an order.
 //! `ONLY='sidecar killed,no space'` has those alone. `make test` has a bounded part of it.
 
+mod access;
 mod catalogue;
 #[cfg(feature = "sabotage")]
 mod control;
@@ -18,8 +19,10 @@ mod report;
 mod run;
 mod scene;
 mod strike;
+mod theft;
 mod timeline;
 mod trial;
+mod witness;
 
 use std::time::Duration;
 

@@ -141,12 +141,7 @@ impl Observers {
     /// How closely all were looked at, taken together.
     pub fn pace(&self) -> Pace {
         let book = self.shared.book();
-        book.lanes.iter().map(|lane| lane.pace).fold(Pace::default(), |sum, pace| Pace {
-            requests: sum.requests + pace.requests,
-            intervals: sum.intervals + pace.intervals,
-            prompt: sum.prompt + pace.prompt,
-            longest: sum.longest.max(pace.longest),
-        })
+        book.lanes.iter().map(|lane| lane.pace).fold(Pace::default(), Pace::and)
     }
 }
 

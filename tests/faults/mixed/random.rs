@@ -57,6 +57,11 @@ impl<T: Copy> Deck<T> {
         Self { cards: cards.to_vec(), left: Vec::new() }
     }
 
+    /// Whether it has no cards at all.
+    pub const fn is_empty(&self) -> bool {
+        self.cards.is_empty()
+    }
+
     /// The next card; a new deck is shuffled when there is none left.
     pub fn deal(&mut self, random: &mut Random) -> T {
         if self.left.is_empty() {

@@ -1,24 +1,27 @@
-//! A run: trial after trial until its time is over, then the report.
+//! A run: trial after trial until its time is over, then the report. It has several acts, each with a scene of its own: in
+//! turns the members let everybody in, and ask who comes.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use support::Moment;
 
+use super::access::Security;
 use super::catalogue::{Kind, go_together};
 use super::counter::{Count, Guard};
-use super::judge::Judgement;
 use super::lane::{Lane, Pace};
 use super::random::{Deck, Random};
-use super::scene::Scene;
+use super::scene::{Ground, Scene};
 use super::trial::{Terms, Trial, trial};
 use super::{report, timeline};
 use crate::flock::figure;
 
 /// Every third trial is a mixture.
 const MIXES_EVERY: usize = 3;
+/// How long an act is at the most: a scene then sees dozens of faults, and a long run many scenes.
+const ACT_MOST: Duration = Duration::from_secs(600);
 /// After so many a run is over: what is broken is broken, and each has its logs written down.
 const VIOLATIONS_MOST: usize = 20;
 
@@ -48,24 +51,54 @@ pub struct Story {
     pub trials: Vec<Trial>,
     /// What every sidecar answered.
     pub lanes: Vec<Lane>,
-    pub judgement: Judgement,
     pub pace: Pace,
+    /// How many requests were answered with 200.
+    pub leading: u64,
     pub guarded: Count,
     pub unguarded: Count,
     /// What must not be: the trial's number, if it was in one, and what.
     pub violations: Vec<String>,
 }
 
-struct Run<'a> {
-    plan: &'a Plan,
-    scene: Scene,
-    random: Random,
+/// The faults of one kind of act, as they are dealt.
+struct Decks {
+    security: Security,
+    /// Those that only this kind of act has: each act begins with them.
+    own: Vec<Kind>,
     alone: Deck<Kind>,
     mixed: Deck<Kind>,
-    begin: Moment,
-    began_at: String,
-    trials: Vec<Trial>,
-    violations: Vec<String>,
+}
+
+impl Decks {
+    fn of(security: Security, kinds: &[Kind]) -> Self {
+        let (own, common): (Vec<_>, Vec<_>) = kinds.iter().partition(|kind| kind.is_for_secured());
+        let own = if security == Security::Secured { own } else { Vec::new() };
+        let mixed = [common.as_slice(), &own].concat();
+        Self { security, own, alone: Deck::of(&common), mixed: Deck::of(&mixed) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.mixed.is_empty()
+    }
+
+    /// Two or three that go together.
+    fn mixture(&mut self, random: &mut Random) -> Vec<Kind> {
+        let size = 2 + random.below(2);
+        let mut kinds = Vec::new();
+        while kinds.len() < size {
+            kinds.push(self.mixed.deal(random));
+            if !go_together(&kinds) {
+                kinds.pop();
+            }
+        }
+        kinds
+    }
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    random: Random,
+    story: Story,
 }
 
 /// Runs, writes the report, and returns the violations.
@@ -79,25 +112,13 @@ pub async fn run(plan: &Plan) -> Result<Vec<String>> {
     for number in 1..=VIOLATIONS_MOST + 1 {
         fs::remove_file(violation_log(plan, number)).ok();
     }
-    let scene = Scene::begin(&[], None).await?;
-    let etcd_version = scene.etcd.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
-    let mut run = Run {
-        plan,
-        scene,
-        random: Random::seeded(plan.seed),
-        alone: Deck::of(&plan.kinds),
-        mixed: Deck::of(&plan.kinds),
-        begin: Moment::now(),
-        began_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        trials: Vec::new(),
-        violations: Vec::new(),
-    };
+    let mut run = Run { plan, random: Random::seeded(plan.seed), story: Story::begin(plan) };
     // What comes of it is reported in any case: a run that ends early has seen something as well.
-    let ended = run.trials(revokes_live_leases(&etcd_version)?).await;
-    if let Err(error) = &ended {
-        run.found(&format!("the run ended early: {error:#}"))?;
+    if let Err(error) = run.acts().await {
+        run.found(&format!("the run ended early: {error:#}"), "")?;
     }
-    let story = run.end(etcd_version).await?;
+    let mut story = run.story;
+    story.end = Moment::now();
     fs::write(plan.folder.join("report.md"), report::markdown(&story))?;
     fs::write(plan.folder.join("timeline.svg"), timeline::svg(&story))?;
     figure("report", plan.folder.join("report.md").display());
@@ -105,49 +126,98 @@ pub async fn run(plan: &Plan) -> Result<Vec<String>> {
     Ok(story.violations)
 }
 
+impl Story {
+    fn begin(plan: &Plan) -> Self {
+        Self {
+            plan: plan.clone(),
+            begin: Moment::now(),
+            end: Moment::now(),
+            began_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            etcd_version: String::new(),
+            trials: Vec::new(),
+            lanes: Vec::new(),
+            pace: Pace::default(),
+            leading: 0,
+            guarded: Count::default(),
+            unguarded: Count::default(),
+            violations: Vec::new(),
+        }
+    }
+}
+
 impl Run<'_> {
-    async fn trials(&mut self, revokes_live_leases: bool) -> Result<()> {
-        let over = self.begin.after(self.plan.duration);
+    /// One act after the other, as long as each other, in turns without security and with.
+    async fn acts(&mut self) -> Result<()> {
+        let mut decks: Vec<_> = [Security::Open, Security::Secured].map(|it| Decks::of(it, &self.plan.kinds)).into();
+        decks.retain(|decks| !decks.is_empty());
+        let round = ACT_MOST * u32::try_from(decks.len())?;
+        let rounds = self.plan.duration.as_millis().div_ceil(round.as_millis()).max(1);
+        let acts = usize::try_from(rounds)? * decks.len();
+        let ground = Ground::new()?;
+        for act in 0..acts {
+            let decks_of_act = act % decks.len();
+            let over = self.story.begin.after(self.plan.duration * u32::try_from(act + 1)? / u32::try_from(acts)?);
+            let mut scene = Scene::begin(&ground, decks[decks_of_act].security, None).await?;
+            let ended = self.trials(&mut scene, &mut decks[decks_of_act], over).await;
+            self.look_back(scene).await?;
+            ended?;
+        }
+        Ok(())
+    }
+
+    async fn trials(&mut self, scene: &mut Scene, decks: &mut Decks, over: Moment) -> Result<()> {
+        let security = decks.security;
+        self.story.etcd_version =
+            scene.etcd.ask(async |mut client| Ok(client.status().await?.version().to_owned())).await?;
+        let revokes_live_leases = scene.etcd.trusts_a_stalled_leader().await?;
+        let mut own = decks.own.clone();
         let mut lost_before = 0;
         while !over.passed() {
-            let number = self.trials.len() + 1;
+            let number = self.story.trials.len() + 1;
             let mixes = number.is_multiple_of(MIXES_EVERY) && self.plan.kinds.len() == Kind::ALL.len();
-            let kinds = if mixes { self.mixture() } else { vec![self.alone.deal(&mut self.random)] };
-            let terms = Terms { number, revokes_live_leases, lost_before };
+            let kinds = match own.pop() {
+                Some(kind) => vec![kind],
+                None if mixes => decks.mixture(&mut self.random),
+                None if decks.alone.is_empty() => {
+                    own.clone_from(&decks.own);
+                    continue;
+                }
+                None => vec![decks.alone.deal(&mut self.random)],
+            };
+            let terms = Terms { number, security, revokes_live_leases, lost_before };
             let names = || kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" + ");
-            let trial = trial(&kinds, &terms, &mut self.scene, &mut self.random).await;
-            let trial = trial.with_context(|| format!("trial {number}: {}", names()))?;
+            let trial = trial(&kinds, &terms, scene, &mut self.random).await;
+            let trial = match trial {
+                Ok(trial) => trial,
+                Err(error) => {
+                    let what = format!("trial {number}, {}: {} ended the run: {error:#}", security.name(), names());
+                    self.found(&what, &scene.logs())?;
+                    bail!("trial {number} failed");
+                }
+            };
             lost_before += trial.seen.lost;
             self.tell(&trial);
             for violation in &trial.seen.violations {
-                self.found(&format!("trial {number} ({}): {violation}", trial.story()))?;
+                self.found(&format!("trial {number} ({}): {violation}", trial.story()), &scene.logs())?;
             }
-            self.trials.push(trial);
-            if self.violations.len() >= VIOLATIONS_MOST {
+            self.story.trials.push(trial);
+            if self.story.violations.len() >= VIOLATIONS_MOST {
                 bail!("{VIOLATIONS_MOST} violations are enough");
             }
         }
         Ok(())
     }
 
-    /// Two or three that go together.
-    fn mixture(&mut self) -> Vec<Kind> {
-        let size = 2 + self.random.below(2);
-        let mut kinds = Vec::new();
-        while kinds.len() < size {
-            kinds.push(self.mixed.deal(&mut self.random));
-            if !go_together(&kinds) {
-                kinds.pop();
-            }
-        }
-        kinds
-    }
-
     fn tell(&self, trial: &Trial) {
         let seen = &trial.seen;
-        let at = trial.begin.since(self.begin).as_secs();
+        let at = trial.begin.since(self.story.begin).as_secs();
         figure(
-            &format!("{at:>4} s of {}, trial {}", self.plan.duration.as_secs(), trial.number),
+            &format!(
+                "{at:>4} s of {}, trial {}, {}",
+                self.plan.duration.as_secs(),
+                trial.number,
+                trial.security.name()
+            ),
             format_args!(
                 "{}; {} failovers, {:.2} s without a leader (bound {:.1} s)",
                 trial.story(),
@@ -159,58 +229,40 @@ impl Run<'_> {
     }
 
     /// Writes down a violation with all logs of its time.
-    fn found(&mut self, what: &str) -> Result<()> {
-        let number = self.violations.len() + 1;
-        let at = Moment::now().since(self.begin);
+    fn found(&mut self, what: &str, logs: &str) -> Result<()> {
+        let number = self.story.violations.len() + 1;
+        let at = Moment::now().since(self.story.begin);
         let now = jiff::Timestamp::now();
         let what = format!("by {at:.1?} of the run ({now:.3}), seed {}: {what}", self.plan.seed);
         let file = violation_log(self.plan, number);
-        fs::write(&file, format!("{what}\n\n{}", self.scene.logs()))?;
+        fs::write(&file, format!("{what}\n\n{logs}"))?;
         figure("VIOLATION", format_args!("{what}; logs: {}", file.display()));
-        self.violations.push(what);
+        self.story.violations.push(what);
         Ok(())
     }
 
-    async fn end(mut self, etcd_version: String) -> Result<Story> {
-        let end = Moment::now();
-        self.scene.rest();
-        // After a run that ended early etcd may not answer: then there is nothing to count, which is no violation more.
-        let guarded = self.scene.counted(Guard::Term).await.unwrap_or_default();
-        let unguarded = self.scene.counted(Guard::None).await.unwrap_or_default();
+    /// What has come of an act.
+    async fn look_back(&mut self, mut scene: Scene) -> Result<()> {
+        scene.rest();
+        // After an act that ended early etcd may not answer: then there is nothing to count, which is no violation more.
+        let guarded = scene.counted(Guard::Term).await.unwrap_or_default();
+        let unguarded = scene.counted(Guard::None).await.unwrap_or_default();
         if !guarded.adds_up() && guarded.applied > 0 {
-            self.found(&format!("the guarded counter does not add up: {guarded:?}"))?;
+            self.found(&format!("the guarded counter does not add up: {guarded:?}"), &scene.logs())?;
         }
-        if guarded.lost() > 0 && self.trials.iter().all(|trial| trial.seen.lost == 0) {
-            self.found(&format!("guarded increments were lost: {guarded:?}"))?;
+        if guarded.lost() > 0 && self.story.trials.iter().all(|trial| trial.seen.lost == 0) {
+            self.found(&format!("guarded increments were lost: {guarded:?}"), &scene.logs())?;
         }
-        Ok(Story {
-            plan: self.plan.clone(),
-            begin: self.begin,
-            end,
-            began_at: self.began_at,
-            etcd_version,
-            lanes: self.scene.observers.lanes(),
-            judgement: self.scene.observers.judge(),
-            pace: self.scene.observers.pace(),
-            trials: self.trials,
-            guarded,
-            unguarded,
-            violations: self.violations,
-        })
+        let story = &mut self.story;
+        story.guarded = story.guarded.and(guarded);
+        story.unguarded = story.unguarded.and(unguarded);
+        story.lanes.extend(scene.observers.lanes());
+        story.leading += scene.observers.judge().leading;
+        story.pace = story.pace.and(scene.observers.pace());
+        Ok(())
     }
 }
 
 fn violation_log(plan: &Plan, number: usize) -> PathBuf {
     plan.folder.join(format!("violation-{number}.log"))
-}
-
-/// Whether this etcd may revoke a lease that is alive (etcd #15247): fixed in 3.4.31 and 3.5.13.
-pub fn revokes_live_leases(version: &str) -> Result<bool> {
-    let mut numbers = version.split('.').skip(1).map(str::parse::<u32>);
-    let (Some(Ok(minor)), Some(Ok(patch))) = (numbers.next(), numbers.next()) else { bail!("version {version}?") };
-    Ok(match minor {
-        ..=4 => patch < 31,
-        5 => patch < 13,
-        6.. => false,
-    })
 }

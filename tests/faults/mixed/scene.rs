@@ -12,12 +12,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use support::audit::Reign;
 use support::etcd::{EtcdCluster, EtcdOptions};
 use support::{Host, Lab, Moment, Proxy, Sidecar, SidecarOptions, WallClock};
 
+use super::access::Security;
 use super::counter::{Application, Count, Guard, Place, count};
 use super::lane::Look;
 use super::observers::{Lead, Observers, polling};
+use super::witness::{KeyEnd, Witness, end_of};
 use crate::flock::LOCK_KEY;
 
 /// T
@@ -55,6 +58,8 @@ pub struct Station {
     pub proxies: Vec<Proxy>,
     /// Its wall clock.
     pub clock: WallClock,
+    /// What can be known on its host of the lock key.
+    pub witness: Witness,
     /// The log of its lives before this one.
     past: Vec<String>,
 }
@@ -81,6 +86,28 @@ impl Station {
     }
 }
 
+/// The hosts, on which one scene after another can be set up.
+pub struct Ground {
+    members: Vec<Host>,
+    spare: Host,
+    stations: Vec<Host>,
+    _lab: Lab,
+}
+
+impl Ground {
+    /// The network, with nothing on it yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new() -> Result<Self> {
+        let mut lab = Lab::new()?;
+        let members = (0..MEMBERS).map(|it| lab.host(&format!("etcd-{it}"))).collect::<Result<_>>()?;
+        let spare = lab.host("etcd-spare")?;
+        let stations = SIDECARS.iter().map(|name| lab.host(&format!("host-{name}"))).collect::<Result<_>>()?;
+        Ok(Self { members, spare, stations, _lab: lab })
+    }
+}
+
 /// All of it.
 pub struct Scene {
     /// Ends first, so that nobody asks what is being torn down.
@@ -93,38 +120,40 @@ pub struct Scene {
     pub etcd: EtcdCluster,
     /// A host for a fourth member.
     pub spare: Host,
-    /// The network. The last, so that it outlives what runs in it.
-    _lab: Lab,
 }
 
 impl Scene {
-    /// Sets it up: everybody is well. `arguments` and `sabotage` go to every sidecar.
+    /// Sets it up: everybody is well. `sabotage` goes to every sidecar.
     ///
     /// # Errors
     /// When a part of it does not start.
-    pub async fn begin(arguments: &[&str], sabotage: Option<&str>) -> Result<Self> {
-        let mut lab = Lab::new()?;
-        let hosts = (0..MEMBERS).map(|it| lab.host(&format!("etcd-{it}"))).collect::<Result<Vec<_>>>()?;
-        let spare = lab.host("etcd-spare")?;
-        let etcd = EtcdCluster::start(EtcdOptions {
-            members: MEMBERS,
-            heartbeat_interval: ETCD_ELECTION / 10,
-            election_timeout: ETCD_ELECTION,
-            quota_bytes: Some(QUOTA_BYTES.unsigned_abs()),
-            // The store is flushed with each write, not up to 100 ms later: a member whose disk stalls while the store
-            // is locked for that acknowledges nothing, and then the fault is a milder one.
-            // And compacted every minute, as clusters are: an hour of counting would fill any quota.
-            arguments: ["--backend-batch-limit=1", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1m"]
+    pub async fn begin(ground: &Ground, security: Security, sabotage: Option<&str>) -> Result<Self> {
+        let mut etcd = EtcdCluster::start(
+            security.apply(EtcdOptions {
+                members: MEMBERS,
+                heartbeat_interval: ETCD_ELECTION / 10,
+                election_timeout: ETCD_ELECTION,
+                quota_bytes: Some(QUOTA_BYTES.unsigned_abs()),
+                // The store is flushed with each write, not up to 100 ms later: a member whose disk stalls while the store
+                // is locked for that acknowledges nothing, and then the fault is a milder one.
+                // And compacted every minute, as clusters are: an hour of counting would fill any quota.
+                arguments: [
+                    "--backend-batch-limit=1",
+                    "--auto-compaction-mode=periodic",
+                    "--auto-compaction-retention=1m",
+                ]
                 .map(str::to_owned)
                 .to_vec(),
-            hosts,
-            ..EtcdOptions::default()
-        })
+                hosts: ground.members.clone(),
+                ..EtcdOptions::default()
+            }),
+        )
         .await?;
+        security.enable(&mut etcd).await?;
+        let access = security.access(&etcd)?;
         let mut stations = Vec::new();
-        for (place, name) in SIDECARS.into_iter().enumerate() {
-            let host = lab.host(&format!("host-{name}"))?;
-            stations.push(station(name, host, &etcd, place >= FIRST_WITH_PROXIES, arguments, sabotage)?);
+        for place in 0..SIDECARS.len() {
+            stations.push(station(place, ground.stations[place].clone(), &etcd, security, sabotage)?);
         }
         let mut pollers = Vec::new();
         let mut applications = Vec::new();
@@ -133,7 +162,8 @@ impl Scene {
             for guard in [Guard::Term, Guard::None] {
                 let place = Place {
                     sidecar: station.sidecar.http(),
-                    endpoints: endpoints(&etcd, &station.proxies),
+                    endpoints: endpoints(&etcd, &station.proxies, security),
+                    access: access.clone(),
                     lock_key: LOCK_KEY.to_owned(),
                     life_key: format!("{}/life-of-{}", guard.key(), station.name),
                 };
@@ -141,7 +171,8 @@ impl Scene {
             }
         }
         let observers = Observers::start(pollers)?;
-        let scene = Self { observers, applications, stations, etcd, spare, _lab: lab };
+        let spare = ground.spare.clone();
+        let scene = Self { observers, applications, stations, etcd, spare };
         scene.wait_until_well().await?;
         Ok(scene)
     }
@@ -188,6 +219,13 @@ impl Scene {
         looks.iter().position(|(_, look)| *look == Some(Look::Leading))
     }
 
+    /// How the lock key of this reign ended; nothing while it is there.
+    pub fn key_end(&self, reign: &Reign) -> Option<KeyEnd> {
+        let place = SIDECARS.iter().position(|name| *name == reign.leader)?;
+        let witnesses: Vec<_> = self.stations.iter().map(|station| &station.witness).collect();
+        end_of(reign.term.1, place, &witnesses)
+    }
+
     /// What the applications have come to.
     ///
     /// # Errors
@@ -215,35 +253,39 @@ fn are_well(looks: &[(String, Option<Look>)]) -> bool {
 }
 
 fn station(
-    name: &'static str,
+    place: usize,
     host: Host,
     etcd: &EtcdCluster,
-    has_proxies: bool,
-    arguments: &[&str],
+    security: Security,
     sabotage: Option<&str>,
 ) -> Result<Station> {
+    let name = SIDECARS[place];
     let mut proxies = Vec::new();
-    for member in (0..MEMBERS).filter(|_| has_proxies) {
+    for member in (0..MEMBERS).filter(|_| place >= FIRST_WITH_PROXIES) {
         let server = etcd.client_address(member).parse().context("an address")?;
         proxies.push(host.within(|| Proxy::start(server))??);
     }
     let ttl = format!("{}s", LEASE_TTL.as_secs());
-    let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), name, &endpoints(etcd, &proxies))
+    let endpoints = endpoints(etcd, &proxies, security);
+    let secrets = security.arguments(etcd)?;
+    let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), name, &endpoints)
         .on(&host)
         .with(&["--lease-ttl", &ttl])
-        .with(arguments);
+        .with(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
     if let Some(protection) = sabotage {
         options = options.with_env("BELLWETHER_SABOTAGE", protection);
     }
     let clock = WallClock::new()?;
     let sidecar = Sidecar::start(&clock.give_to(options))?;
-    Ok(Station { name, host, sidecar, proxies, clock, past: Vec::new() })
+    let access = security.access(etcd)?;
+    let witness = host.within(|| Witness::start(endpoints, access))??;
+    Ok(Station { name, host, sidecar, proxies, clock, witness, past: Vec::new() })
 }
 
 /// How etcd is reached: through these proxies, or directly when there are none.
-fn endpoints(etcd: &EtcdCluster, proxies: &[Proxy]) -> Vec<String> {
+fn endpoints(etcd: &EtcdCluster, proxies: &[Proxy], security: Security) -> Vec<String> {
     if proxies.is_empty() {
         return (0..MEMBERS).map(|member| etcd.endpoint(member)).collect();
     }
-    proxies.iter().map(|proxy| format!("http://{}", proxy.address())).collect()
+    proxies.iter().map(|proxy| format!("{}://{}", security.scheme(), proxy.address())).collect()
 }

@@ -12,6 +12,7 @@ use super::catalogue::Kind;
 use super::heal::Undo;
 use super::random::Random;
 use super::scene::{FIRST_WITH_PROXIES, SIDECARS, Scene};
+use crate::certificates::{authority, renew_the_clients};
 use crate::flock::LOCK_KEY;
 
 mod members;
@@ -41,6 +42,8 @@ pub struct Struck {
     pub kind: Kind,
     /// Whom, and with what parameters.
     pub whom: String,
+    /// The sidecars whose process, host or way to etcd it hit.
+    pub sidecars: Vec<usize>,
     /// Before it struck.
     pub begin: Moment,
     /// After it had struck.
@@ -55,8 +58,10 @@ pub struct Struck {
 /// When what makes the fault fails, which is no finding about the product.
 pub async fn strike(kind: Kind, scene: &mut Scene, random: &mut Random, taken: &mut Taken) -> Result<Struck> {
     let begin = Moment::now();
+    let taken_before = taken.sidecars.len();
     let (whom, undo) = Strike { scene, random, taken }.hit(kind).await?;
-    Ok(Struck { kind, whom, begin, end: Moment::now(), undo })
+    let sidecars = taken.sidecars[taken_before..].to_vec();
+    Ok(Struck { kind, whom, sidecars, begin, end: Moment::now(), undo })
 }
 
 /// Whom it hit, and what ends it.
@@ -126,6 +131,9 @@ impl Strike<'_> {
             Kind::NoSpace => self.no_space().await,
             Kind::KeyDeleted => self.key_deleted().await,
             Kind::LeaseRevoked => self.lease_revoked().await,
+            Kind::ClientCertificateRotated => self.client_certificate_rotated(),
+            Kind::ServerCertificateRotated => self.server_certificate_rotated().await,
+            Kind::TokensForgotten => self.tokens_forgotten().await,
         }
     }
 
@@ -242,6 +250,16 @@ impl Strike<'_> {
         };
         let how = format!(", {there:?} and {back:?}");
         self.proxies(&how, delay, &[Direction::ToServer, Direction::ToClient])
+    }
+
+    /// Every sidecar is told but those that are hit already: they may be gone.
+    fn client_certificate_rotated(&mut self) -> Hit {
+        renew_the_clients(&self.scene.etcd, authority(&self.scene.etcd)?)?;
+        let free: Vec<_> = (0..SIDECARS.len()).filter(|place| !self.taken.sidecars.contains(place)).collect();
+        for place in &free {
+            self.scene.stations[*place].sidecar.signal(Signal::SIGHUP)?;
+        }
+        Ok((free.iter().map(|place| SIDECARS[*place]).collect::<Vec<_>>().join(", "), Vec::new()))
     }
 
     /// The candidates, as etcd has them in line.

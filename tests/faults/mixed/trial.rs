@@ -7,19 +7,20 @@ use anyhow::{Context as _, Result, ensure};
 use support::Moment;
 use support::audit::Reign;
 
+use super::access::Security;
 use super::catalogue::Kind;
 use super::counter::Guard;
 use super::heal::heal;
 use super::judge::{Judgement, Overlap};
 use super::limits::{Promise, bound_of_mixture};
 use super::random::Random;
-use super::scene::{FIRST_WITH_PROXIES, LEADS_ON, Scene};
+use super::scene::{FIRST_WITH_PROXIES, SIDECARS, Scene};
 use super::strike::{Struck, Taken, strike};
+use super::theft::{Last, Theft};
+use super::witness::KeyEnd;
 
 /// In a mixture one fault follows another within this.
 const STAGGER: Duration = Duration::from_millis(1500);
-/// One watch event's delay, on a busy machine: for how long two may lead when somebody takes the lock away.
-const WATCH_EVENT: Duration = Duration::from_secs(1);
 /// How long the next leader is waited for before a trial is given up. Above every bound.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a leader without proxies is asked to resign until one with proxies leads: four times round the line.
@@ -32,6 +33,8 @@ pub struct Part {
     pub kind: Kind,
     /// Whom, and with what parameters.
     pub whom: String,
+    /// The sidecars whose process, host or way to etcd it hit.
+    pub sidecars: Vec<&'static str>,
     /// Before it struck.
     pub begin: Moment,
     /// After it was healed.
@@ -53,6 +56,8 @@ pub struct Seen {
     pub held_up: Duration,
     /// Guarded increments lost.
     pub lost: u64,
+    /// The lock, taken from a leader that had not let it go.
+    pub thefts: Vec<Theft>,
     /// What must not be.
     pub violations: Vec<String>,
 }
@@ -62,6 +67,8 @@ pub struct Seen {
 pub struct Trial {
     /// From 1.
     pub number: usize,
+    /// Whether the members asked who comes.
+    pub security: Security,
     /// What struck.
     pub parts: Vec<Part>,
     /// Before the first fault.
@@ -79,6 +86,12 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Whether a fault keeps this sidecar from hearing or doing something.
+    fn hits(&self, sidecar: &str) -> bool {
+        // After the rotation of a certificate or a token everybody begins to watch anew.
+        self.parts.iter().any(|part| part.kind.is_for_secured() || part.sidecars.contains(&sidecar))
+    }
+
     /// The faults, in words.
     pub fn title(&self) -> String {
         self.parts.iter().map(|part| part.kind.name()).collect::<Vec<_>>().join(" + ")
@@ -94,6 +107,8 @@ impl Trial {
 pub struct Terms {
     /// Its number.
     pub number: usize,
+    /// Whether the members ask who comes.
+    pub security: Security,
     /// This etcd revokes leases that are alive when its leader wakes up (#15247).
     pub revokes_live_leases: bool,
     /// Guarded increments lost before this trial.
@@ -125,8 +140,10 @@ pub async fn trial(kinds: &[Kind], terms: &Terms, scene: &mut Scene, random: &mu
     let promises = kinds.iter().map(|kind| kind.promise(terms.revokes_live_leases));
     let promise = if promises.into_iter().any(|it| it == Promise::Bounded) { Promise::Bounded } else { Promise::Whole };
     let seen = Seen::default();
-    let mut trial = Trial { number: terms.number, parts, begin, healed, end: Moment::now(), bound, promise, seen };
-    trial.seen = look_back(&trial, &scene.observers.judge(), scene.observers.held_up_since(begin));
+    let (number, security, end) = (terms.number, terms.security, Moment::now());
+    let mut trial = Trial { number, security, parts, begin, healed, end, bound, promise, seen };
+    let key_end = |reign: &Reign| scene.key_end(reign);
+    trial.seen = look_back(&trial, &scene.observers.judge(), key_end, scene.observers.held_up_since(begin));
     count_losses(&mut trial, terms, scene).await?;
     Ok(trial)
 }
@@ -177,21 +194,34 @@ async fn heal_in_time(struck: Vec<Struck>, scene: &mut Scene, random: &mut Rando
         let (now, for_the_end): (Vec<_>, Vec<_>) = one.undo.into_iter().partition(|undo| !undo.needs_a_quorum());
         later.extend(for_the_end);
         heal(now, scene).await?;
-        parts.push(Part { kind: one.kind, whom: one.whom, begin: one.begin, end: Moment::now() });
+        let sidecars = one.sidecars.iter().map(|place| SIDECARS[*place]).collect();
+        parts.push(Part { kind: one.kind, whom: one.whom, sidecars, begin: one.begin, end: Moment::now() });
     }
     heal(later, scene).await?;
     Ok(parts)
 }
 
-/// What the judgement says of the time of this trial.
-pub fn look_back(trial: &Trial, judgement: &Judgement, held_up: Duration) -> Seen {
+/// What the judgement says of the time of this trial, and when the key of each reign was gone.
+pub fn look_back(
+    trial: &Trial,
+    judgement: &Judgement,
+    key_end: impl Fn(&Reign) -> Option<KeyEnd>,
+    held_up: Duration,
+) -> Seen {
     let within = |moment: Moment| trial.begin < moment && moment <= trial.end;
     let failovers = judgement.audit.reigns.iter().filter(|reign| within(reign.begin_latest)).count();
     let mut seen = Seen { failovers, held_up, ..Seen::default() };
     for overlap in judgement.overlaps.iter().filter(|overlap| within(overlap.second.begin_latest)) {
         seen.certain += overlap.certain;
         seen.possible += overlap.possible;
-        seen.violations.extend(excess(trial, overlap));
+        seen.violations.extend(excess(trial, overlap, key_end(&overlap.first).is_some()));
+    }
+    for reign in &judgement.audit.reigns {
+        if let Some(end) = key_end(reign).filter(|end| within(end.gone)) {
+            let last = Last::of(reign, end, trial.hits(&reign.leader), held_up);
+            seen.violations.extend(last.excess());
+            seen.thefts.extend(last.theft());
+        }
     }
     if trial.promise == Promise::Whole {
         let broken = judgement.audit.broken_promises.iter().filter(|(_, second)| within(second.begin_latest));
@@ -215,18 +245,13 @@ pub fn look_back(trial: &Trial, judgement: &Judgement, held_up: Duration) -> See
     seen
 }
 
-fn who(reign: &Reign) -> String {
+/// A reign, in words.
+pub fn who(reign: &Reign) -> String {
     format!("{} in term {}.{}", reign.leader, reign.term.0, reign.term.1)
 }
 
-/// For how long two may lead when somebody takes the lock away: until the old leader hears of it. Where another fault
-/// keeps it from hearing, until `until`: the lock was gone before the next one got it, and no renewal since can count.
-pub fn overlap_bound(trial: &Trial) -> Duration {
-    if trial.parts.len() == 1 { WATCH_EVENT } else { LEADS_ON }
-}
-
-/// What is too much about an overlap.
-fn excess(trial: &Trial, overlap: &Overlap) -> Option<String> {
+/// What is too much about an overlap. How long it may be, where the lock was taken away, the end of the key decides.
+fn excess(trial: &Trial, overlap: &Overlap, key_ended: bool) -> Option<String> {
     let certain = &overlap.certain;
     let (first, second) = (who(&overlap.first), who(&overlap.second));
     if !overlap.is_certain {
@@ -234,9 +259,8 @@ fn excess(trial: &Trial, overlap: &Overlap) -> Option<String> {
     }
     match trial.promise {
         Promise::Whole => Some(format!("two leaders at one instant, for {certain:?} at least: {first} and {second}")),
-        Promise::Bounded if *certain > overlap_bound(trial) => Some(format!(
-            "two leaders for {certain:?} at least, and the bound is {:?}: {first} and {second}",
-            overlap_bound(trial)
+        Promise::Bounded if !key_ended => Some(format!(
+            "two leaders for {certain:?} at least, and nobody heard that the first one's key was gone: {first} and {second}"
         )),
         Promise::Bounded => None,
     }
@@ -266,10 +290,13 @@ mod tests {
     /// A trial of everything up to the 100th second.
     fn trial_of(kinds: &[Kind], promise: Promise) -> Trial {
         let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
-        let part = |kind: &Kind| Part { kind: *kind, whom: String::new(), begin: at(0), end: at(90) };
+        let hit = |kind: &Kind| if *kind == Kind::SidecarDeaf { vec!["a"] } else { Vec::new() };
+        let part =
+            |kind: &Kind| Part { kind: *kind, whom: String::new(), sidecars: hit(kind), begin: at(0), end: at(90) };
         let parts = kinds.iter().map(part).collect();
         let bound = Duration::from_secs(7);
-        Trial { number: 1, parts, begin: at(0), healed: at(90), end: at(100), bound, promise, seen: Seen::default() }
+        let (security, seen) = (Security::Open, Seen::default());
+        Trial { number: 1, security, parts, begin: at(0), healed: at(90), end: at(100), bound, promise, seen }
     }
 
     /// 200s every 50 ms between these milliseconds.
@@ -278,13 +305,23 @@ mod tests {
     }
 
     fn look(trial: &Trial, first: &[Sample], second: &[Sample]) -> Seen {
+        look_with(trial, first, second, None)
+    }
+
+    /// The first one's key was gone after so many milliseconds, and so many later it was known everywhere.
+    fn look_with(trial: &Trial, first: &[Sample], second: &[Sample], gone: Option<(u64, Option<u64>)>) -> Seen {
+        let at = |millis: u64| Moment::from_nanos(millis * 1_000_000);
+        let key_end = |reign: &Reign| {
+            let (gone, news) = gone.filter(|_| reign.leader == "a")?;
+            Some(KeyEnd { gone: at(gone), news: news.map(|news| at(gone + news)) })
+        };
         let lanes = ["a", "b"].into_iter().zip([first, second]).map(|(name, samples)| {
             let mut lane = Lane::new(name);
             lane.extend(samples);
             lane
         });
         let lanes: Vec<_> = lanes.collect();
-        look_back(trial, &judge(&lanes.iter().collect::<Vec<_>>()), Duration::ZERO)
+        look_back(trial, &judge(&lanes.iter().collect::<Vec<_>>()), key_end, Duration::ZERO)
     }
 
     #[test]
@@ -304,14 +341,29 @@ mod tests {
     }
 
     #[test]
-    fn a_thief_is_granted_a_watch_event_and_in_a_mixture_until() {
-        let (first, second) = (reign(5, 1000, 6000, 0), reign(7, 3000, 7000, 0));
+    fn a_thief_is_granted_the_delay_of_the_news() {
+        let (short, long) = (reign(5, 1000, 3100, 0), reign(5, 1000, 3200, 0));
+        let second = reign(7, 3000, 7000, 0);
         let alone = trial_of(&[Kind::KeyDeleted], Promise::Bounded);
-        assert_eq!(look(&alone, &first, &second).violations.len(), 1);
-        let mixture = trial_of(&[Kind::KeyDeleted, Kind::SidecarDeaf], Promise::Bounded);
-        assert!(look(&mixture, &first, &second).violations.is_empty());
-        let longer = reign(5, 1000, 7500, 0);
-        assert_eq!(look(&mixture, &longer, &reign(7, 3000, 8000, 0)).violations.len(), 1);
+        let seen = look_with(&alone, &short, &second, Some((2995, Some(10))));
+        assert!(seen.violations.is_empty(), "{seen:?}");
+        let [theft] = seen.thefts.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((theft.news, theft.bound), (Some(Duration::from_millis(10)), Duration::from_millis(60)));
+        let seen = look_with(&alone, &long, &second, Some((2995, Some(10))));
+        assert!(seen.violations[0].contains("after its key was gone"), "{seen:?}");
+        assert_eq!(look_with(&alone, &long, &second, None).violations.len(), 1, "nobody stole anything");
+    }
+
+    #[test]
+    fn whom_the_news_does_not_reach_leads_on_until_until_and_no_longer() {
+        let second = reign(7, 3000, 9000, 0);
+        let deaf = trial_of(&[Kind::KeyDeleted, Kind::SidecarDeaf], Promise::Bounded);
+        let alone = trial_of(&[Kind::KeyDeleted], Promise::Bounded);
+        for (trial, news) in [(&deaf, Some(10)), (&alone, None)] {
+            let gone = Some((2990, news));
+            assert!(look_with(trial, &reign(5, 1000, 6900, 0), &second, gone).violations.is_empty());
+            assert_eq!(look_with(trial, &reign(5, 1000, 7200, 0), &second, gone).violations.len(), 1);
+        }
     }
 
     #[test]

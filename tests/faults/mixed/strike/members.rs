@@ -6,9 +6,11 @@ use anyhow::{Context as _, Result};
 use support::lab::{Peer, Verdict, Way};
 use support::{DiskStall, Host};
 
+use super::super::access::SIDECAR;
 use super::super::heal::{Undo, make_room_after_joining};
 use super::super::scene::MEMBERS;
 use super::{Hit, Strike};
+use crate::certificates::{authority, renew_the_servers};
 use crate::flock::LOCK_KEY;
 
 /// Longer than any trial: a flush that has begun while the disk is stalled ends with the stall.
@@ -126,6 +128,23 @@ impl Strike<'_> {
         let member = self.scene.etcd.add_member(Some(&spare)).await?;
         make_room_after_joining(member, self.scene).await?;
         Ok((format!("etcd-{member}"), vec![Undo::RemoveMember(member)]))
+    }
+
+    pub(super) async fn server_certificate_rotated(&mut self) -> Hit {
+        let etcd = &mut self.scene.etcd;
+        renew_the_servers(etcd, authority(etcd)?, MEMBERS)?;
+        for member in 0..MEMBERS {
+            etcd.kill(member);
+            etcd.restart(member)?;
+            etcd.wait_until_ready().await?;
+        }
+        Ok(("all members".to_owned(), Vec::new()))
+    }
+
+    pub(super) async fn tokens_forgotten(&mut self) -> Hit {
+        let [user, password] = SIDECAR;
+        self.scene.etcd.ask(async |mut client| Ok(client.user_change_password(user, password).await?)).await?;
+        Ok(("of every sidecar".to_owned(), Vec::new()))
     }
 
     pub(super) async fn compacted(&mut self) -> Hit {
