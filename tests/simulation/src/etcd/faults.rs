@@ -183,13 +183,14 @@ impl Cluster {
         }
     }
 
-    /// Puts a new member, with another id and an empty disk, into the place of one that was taken out.
+    /// Puts a new member, with another id, into the place of one that was taken out. It has nothing but what the log began
+    /// with.
     pub fn add(&mut self, now: u64, member: usize) {
         self.advance(now);
         if self.members[member].removed {
             let id = MemberId(self.members[member].id.0 + 1000);
             let lag = self.members[member].lag;
-            self.members[member] = Member { lag, ..Member::new(id, self.empty_store()) };
+            self.members[member] = Member { lag, ..Member::new(id, self.base.clone()) };
             self.recheck();
         }
     }
@@ -220,6 +221,7 @@ impl Cluster {
         self.term = 1;
         self.leader = None;
         self.checkpoints.clear();
+        self.base = store.clone();
         self.truth = store.clone();
         for member in &mut self.members {
             let (removed, lag) = (member.removed, member.lag);

@@ -70,6 +70,8 @@ pub struct Cluster {
     term: u64,
     leader: Option<usize>,
     elections: u64,
+    /// What there was before the first entry of the log: nothing, or a backup.
+    base: Store,
     /// What the committed log comes to.
     truth: Store,
     /// When each lease was last renewed, or granted, by a leader with a majority.
@@ -99,6 +101,7 @@ impl Cluster {
             term: 0,
             leader: None,
             elections: 0,
+            base: empty.clone(),
             truth: empty,
             checkpoints: BTreeMap::new(),
             stale_revokes: Vec::new(),
