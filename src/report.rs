@@ -32,6 +32,7 @@ pub struct Reporter {
     identity: Identity,
     lock_key: String,
     epoch: u64,
+    lease_ttl: Duration,
     endpoints: Vec<String>,
     stdout: Box<dyn Write + Send>,
     /// Whether the leader that was last told is this candidate: its transitions tell the rest.
@@ -79,6 +80,7 @@ impl Reporter {
             identity: config.election.identity.clone(),
             lock_key: config.election.lock_key.as_str().to_owned(),
             epoch: config.election.epoch.0,
+            lease_ttl: config.timings.lease_ttl(),
             endpoints: config.etcd.endpoints.clone(),
             stdout,
             led: false,
@@ -142,9 +144,9 @@ impl Reporter {
             }
             Notice::StoreReset { seen, now } => error!(
                 %seen, %now, epoch = self.epoch,
-                "etcd's revision went back from {seen} to {now}: the store was wiped or restored, and terms would no \
-                 longer grow; this sidecar does not lead any more: restart every sidecar of the election with \
-                 --epoch {}", self.epoch.saturating_add(1),
+                "etcd's history went back: revision {now} came after {seen}. The store was wiped or restored, and terms \
+                 would no longer grow; this sidecar leads no more: stop all sidecars of the election, then start them \
+                 with --epoch {}", self.epoch.saturating_add(1),
             ),
             Notice::StreamEnded { window } => {
                 self.stream_ended = true;
@@ -152,7 +154,10 @@ impl Reporter {
             }
             Notice::Released { confirmed: true } => info!("let go of the lock; another candidate can claim it now"),
             Notice::Released { confirmed: false } => {
-                warn!("could not let go of the lock; it is free when the lease expires in etcd");
+                warn!(
+                    "could not let go of the lock; it is free when the lease expires in etcd, within {:?}",
+                    self.lease_ttl
+                );
             }
         }
     }

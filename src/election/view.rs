@@ -218,7 +218,9 @@ impl NotLeading {
             Self::CoolingDown => "it resigned or was removed, and stays away for a while".into(),
             Self::Jeopardy => "it held the lock, but could not renew in time".into(),
             Self::StandingDown => "it is standing down".into(),
-            Self::StoreReset => "etcd was wiped or restored; restart every sidecar with a higher --epoch".into(),
+            Self::StoreReset => {
+                "etcd was wiped or restored; stop all sidecars, then start them with a higher --epoch".into()
+            }
             Self::SeveralClusters => "--etcd-endpoints names more than one cluster".into(),
         }
     }

@@ -92,7 +92,7 @@ impl Evidence {
 impl Suspicion {
     fn explain(self, error: &CallError) -> CallError {
         let (kind, why) = match self {
-            Self::SpeaksTls => (CallErrorKind::Unavailable, "is the endpoint to be https?"),
+            Self::SpeaksTls => (CallErrorKind::Unavailable, "is this a client URL of etcd, and is it to be https?"),
             Self::WantsCertificate => (
                 CallErrorKind::Tls,
                 "the server asks for a client certificate: set --etcd-cert-file and --etcd-key-file",

@@ -228,7 +228,7 @@ fn a_standing_fault_is_said_again_once_a_minute() {
 #[test]
 fn a_store_reset_names_the_epoch_to_restart_with() {
     let (log, _) = reported(&[Notice::StoreReset { seen: Revision(900), now: Revision(3) }]);
-    assert!(log[0].contains("from 900 to 3") && log[0].contains("--epoch 5"), "{}", log[0]);
+    assert!(log[0].contains("revision 3 came after 900") && log[0].contains("--epoch 5"), "{}", log[0]);
 }
 
 #[test]

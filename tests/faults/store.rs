@@ -71,7 +71,7 @@ async fn after_the_store_was_wiped_nobody_leads_until_restarted_with_a_higher_ep
     let old = flock.lead_of_one("one", Moment::now())?;
     etcd.wipe().await?;
     for name in ["one", "two"] {
-        let line = flock.wait_for_log(name, "revision went back")?;
+        let line = flock.wait_for_log(name, "history went back")?;
         ensure!(line.contains("--epoch 1"), "{line}");
         let why = flock.sidecar(name)?.status()?["not_leading"].to_string();
         ensure!(why.contains("--epoch"), "{why}");

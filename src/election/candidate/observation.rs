@@ -52,9 +52,6 @@ impl Candidate {
     ) {
         self.observe_at = now.boot.after(self.lease_ttl());
         self.settle_watches(lock.as_ref());
-        if let Some(holder) = lock.as_ref().filter(|lock| lock.lease.is_none()).map(|lock| lock.holder.clone()) {
-            self.tell(Notice::LockWithoutLease { holder });
-        }
         self.check_registration(header.revision, &candidates, total);
         self.candidates = candidates
             .into_iter()
@@ -115,6 +112,9 @@ impl Candidate {
     pub(super) fn take_in_lock(&mut self, now: Reading, at: Revision, lock: Option<LockKey>) {
         if !self.sight.take_in(now.boot, at, lock) || self.is_lock_of_another_history(now, at) {
             return;
+        }
+        if let Some(holder) = self.sight.lock().filter(|lock| lock.lease.is_none()).map(|lock| lock.holder.clone()) {
+            self.tell(Notice::LockWithoutLease { holder });
         }
         if let Some(lock) = self.sight.lock() {
             let mine = self.held().is_some_and(|lease| lock.lease == Some(lease.id));

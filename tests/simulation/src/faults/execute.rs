@@ -57,6 +57,7 @@ impl World {
                 self.is_told(node, Event::Stop)
             }
             Fault::Resign { who, cooldown } => self.is_told(self.one_node(who), Event::Resign { cooldown }),
+            Fault::ResignUnderConfirm { cooldown, late } => self.resigns_under_confirm(cooldown, late),
             Fault::RenewCredentials { who } => {
                 for node in self.each_node(who) {
                     self.is_told(node, Event::CredentialsRenewed);
@@ -162,7 +163,7 @@ impl World {
 
     // ---- processes and machines
 
-    fn is_told(&mut self, node: usize, event: Event) -> bool {
+    pub(super) fn is_told(&mut self, node: usize, event: Event) -> bool {
         let life = self.nodes[node].life;
         self.after(1, Happening::Tells { node, life, event });
         self.nodes[node].process.is_some()

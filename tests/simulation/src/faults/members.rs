@@ -182,6 +182,7 @@ impl World {
             self.cluster.restart(self.now, member);
         }
         self.last_renewal = None;
+        self.under_confirm = None;
         self.member_turns(MemberTurn::SpaceIsBack);
         self.member_turns(MemberTurn::LockIsCleared);
         for node in 0..self.nodes.len() {

@@ -6,6 +6,7 @@ mod members;
 mod operators;
 mod plan;
 mod restores;
+mod under_confirm;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::node::Place;
 
 pub(crate) use last_renewal::LastRenewal;
 pub(crate) use plan::{Planned, plan};
+pub(crate) use under_confirm::UnderConfirm;
 
 /// Whom a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,11 @@ pub(crate) enum Fault {
     Resign {
         who: Who,
         cooldown: Duration,
+    },
+    /// Of the leader, when its next confirm leaves, whose answer waits so long in a queue.
+    ResignUnderConfirm {
+        cooldown: Duration,
+        late: Duration,
     },
     RenewCredentials {
         who: Who,
@@ -261,6 +268,7 @@ impl Fault {
             Self::Kill { .. } => "process killed",
             Self::Terminate { .. } => "SIGTERM",
             Self::Resign { .. } => "resign",
+            Self::ResignUnderConfirm { .. } => "resign under a confirm",
             Self::RenewCredentials { .. } => "credentials renewed",
             Self::Member(fault) => fault.kind(),
             Self::Operator(fault) => fault.kind(),

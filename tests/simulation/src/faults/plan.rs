@@ -73,8 +73,9 @@ const STORM: [(usize, Draw); 20] = [
 ];
 
 /// The lock goes round, and answers come late.
-const HANDOVERS: [(usize, Draw); 8] = [
-    (8, Planner::resign_for_a_moment),
+const HANDOVERS: [(usize, Draw); 9] = [
+    (4, Planner::resign_for_a_moment),
+    (4, Planner::resign_under_confirm),
     (8, Planner::late_answers),
     (2, Planner::slow),
     (2, Planner::cut),
@@ -250,6 +251,13 @@ impl Planner {
         let attempt = self.setup.timings.attempt_timeout();
         let cooldown = if self.dice.coin() { Duration::ZERO } else { self.dice.between(Duration::ZERO, attempt) };
         Fault::Resign { who: Who::Leader, cooldown }
+    }
+
+    /// And while one of the answers is under way.
+    fn resign_under_confirm(&mut self) -> Fault {
+        let attempt = self.setup.timings.attempt_timeout();
+        let cooldown = if self.dice.coin() { Duration::ZERO } else { self.dice.between(Duration::ZERO, attempt) };
+        Fault::ResignUnderConfirm { cooldown, late: self.dice.between(attempt / 20, attempt) }
     }
 
     /// Of one member, as late as they can be and still be waited for.

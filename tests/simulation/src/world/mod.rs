@@ -15,7 +15,7 @@ use bellwether::election::{Event, LockKey, OpId};
 use crate::clock::nanos;
 use crate::dice::Dice;
 use crate::etcd::{Cluster, Snapshot, Ticket};
-use crate::faults::{LastRenewal, Planned, Restored, plan};
+use crate::faults::{LastRenewal, Planned, Restored, UnderConfirm, plan};
 use crate::invariants::{Judge, Verdict};
 use crate::labels::{Labels, Patch};
 use crate::network::Network;
@@ -115,6 +115,7 @@ pub(crate) struct World {
     /// Until when some member is struck by something.
     pub(crate) members_struck_until: u64,
     pub(crate) last_renewal: Option<LastRenewal>,
+    pub(crate) under_confirm: Option<UnderConfirm>,
     /// What candidates are to be restarted with.
     pub(crate) epoch: u64,
     /// Taken early in the run, or just before what it is restored for.
@@ -160,6 +161,7 @@ impl World {
             store_is_away: false,
             members_struck_until: 0,
             last_renewal: None,
+            under_confirm: None,
             epoch: 0,
             backup: None,
             broken: None,

@@ -88,6 +88,9 @@ impl World {
         let due = self.nodes[node].clock.reading(self.now).boot.after(timeout);
         let due = self.nodes[node].clock.true_time(due);
         self.at(due, Happening::CallTimesOut { node, life, op: id });
+        if call == Call::Confirm {
+            self.confirm_leaves(node, member);
+        }
         if call == Call::Confirm
             && self.control == Some(Control::ConfirmBeside)
             && self.answers_from_beside(node, member, id)
