@@ -10,7 +10,8 @@ use super::scene::{ANSWER_VALIDITY, ETCD_ELECTION, LEASE_TTL};
 pub enum Promise {
     /// Never two leaders, and no answer's promise broken.
     Whole,
-    /// Somebody takes the lock from a leader that has not let it go: the bound of DESIGN.md, section 8.
+    /// The same, but for the leader that has not let the lock go when somebody takes it: for that one the bound of
+    /// DESIGN.md, section 8.
     Bounded,
 }
 
@@ -20,6 +21,9 @@ const UNNOTICED: Duration = Duration::from_millis(1000);
 const HANDOVER: Duration = Duration::from_millis(500);
 /// What the issue grants a `kill -9` on top of the lease.
 const EXPIRY: Duration = Duration::from_secs(2);
+/// How long nobody may lead between trials, when all is well but for leaders that are asked to resign: whatever is left of
+/// a fault may cost one lease more.
+pub const BETWEEN_TRIALS: Duration = LEASE_TTL.saturating_add(EXPIRY);
 /// Elections of etcd with a split vote, and an attempt after it.
 const ELECTIONS: u32 = 6;
 
@@ -39,12 +43,16 @@ impl Kind {
     /// What is promised while it lasts, and until all is well again. `revokes_live_leases`: this etcd has #15247, and
     /// revokes leases that are alive when its leader wakes up.
     pub const fn promise(self, revokes_live_leases: bool) -> Promise {
-        let wakes_up_late = matches!(self, Self::EtcdLeaderStopped | Self::EtcdLeaderStalled | Self::MemberStopped);
-        if matches!(self, Self::KeyDeleted | Self::LeaseRevoked) || (wakes_up_late && revokes_live_leases) {
+        if matches!(self, Self::KeyDeleted | Self::LeaseRevoked) || (self.wakes_up_late() && revokes_live_leases) {
             Promise::Bounded
         } else {
             Promise::Whole
         }
+    }
+
+    /// Whether it ends with the waking up of a member that may take itself for the etcd leader of before.
+    pub const fn wakes_up_late(self) -> bool {
+        matches!(self, Self::EtcdLeaderStopped | Self::EtcdLeaderStalled | Self::MemberStopped)
     }
 }
 

@@ -22,6 +22,7 @@ mod strike;
 mod theft;
 mod timeline;
 mod trial;
+mod verdict;
 mod witness;
 
 use std::time::Duration;

@@ -131,6 +131,11 @@ impl Observers {
         book.overslept.iter().filter(|(woken, _)| *woken > since).map(|(_, by)| *by).sum()
     }
 
+    /// The same for the time up to this moment.
+    pub fn held_up_within(&self, since: Moment, until: Moment) -> Duration {
+        self.held_up_since(since).saturating_sub(self.held_up_since(until))
+    }
+
     /// Everything seen so far.
     pub fn lanes(&self) -> Vec<Lane> {
         let mut book = self.shared.book();

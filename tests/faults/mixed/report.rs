@@ -7,10 +7,11 @@ use support::Moment;
 
 use super::access::Security;
 use super::catalogue::Kind;
-use super::limits::Promise;
+use super::limits::BETWEEN_TRIALS;
 use super::run::Story;
 use super::theft::VIEW;
 use super::trial::Trial;
+use super::verdict::Together;
 
 /// What the mixed scene does not have, and where it is tried instead.
 const ELSEWHERE: [(&str, &str); 4] = [
@@ -25,21 +26,20 @@ const ELSEWHERE: [(&str, &str); 4] = [
 
 /// One line.
 pub fn totals(story: &Story) -> String {
-    let sum = |what: fn(&Trial) -> Duration| story.trials.iter().map(what).sum::<Duration>();
-    let of = |promise: Promise, what: fn(&Trial) -> Duration| {
-        story.trials.iter().filter(|trial| trial.promise == promise).map(what).sum::<Duration>()
-    };
+    let stolen: Together = story.trials.iter().map(|trial| trial.seen.stolen).sum();
+    let innocent = story.trials.iter().map(|trial| trial.seen.together).sum::<Together>() + story.between.together;
+    let struck = |trial: &Trial| trial.parts.iter().filter(|part| part.has_hit).count();
     format!(
         "{} trials in {}, {} faults, {} failovers; overlap certain {} ms, possible {} ms (by theft: certain {} ms, possible \
          {} ms); {} guarded increments, {} lost; {} unguarded, {} lost; {} violations",
         story.trials.len(),
         clock(story.end.since(story.begin)),
-        story.trials.iter().map(|trial| trial.parts.len()).sum::<usize>(),
+        story.trials.iter().map(struck).sum::<usize>(),
         story.trials.iter().map(|trial| trial.seen.failovers).sum::<usize>(),
-        millis(of(Promise::Whole, |trial| trial.seen.certain)),
-        millis(of(Promise::Whole, |trial| trial.seen.possible)),
-        millis(sum(|trial| trial.seen.certain).saturating_sub(of(Promise::Whole, |trial| trial.seen.certain))),
-        millis(sum(|trial| trial.seen.possible).saturating_sub(of(Promise::Whole, |trial| trial.seen.possible))),
+        millis(innocent.certain),
+        millis(innocent.possible),
+        millis(stolen.certain),
+        millis(stolen.possible),
         story.guarded.acknowledged,
         story.guarded.lost(),
         story.unguarded.acknowledged,
@@ -53,9 +53,9 @@ pub fn markdown(story: &Story) -> String {
     let mut text = String::new();
     head(&mut text, story);
     violations(&mut text, story);
-    table(&mut text, "Faults alone", story, |trial, kind| trial.parts.len() == 1 && trial.parts[0].kind == kind);
+    table(&mut text, "Faults alone", story, |trial, kind| trial.parts.len() == 1 && trial.was_struck_by(kind));
     table(&mut text, "The same in mixtures of two or three", story, |trial, kind| {
-        trial.parts.len() > 1 && trial.parts.iter().any(|part| part.kind == kind)
+        trial.parts.len() > 1 && trial.was_struck_by(kind)
     });
     thefts(&mut text, story);
     counters(&mut text, story);
@@ -114,7 +114,21 @@ fn head(text: &mut String, story: &Story) {
         text,
         "- *Certain*: no choice of instants between sending and receiving puts one leader after the other. *Possible*: what was \
          seen leaves room for it. *Theft*: an operator, or an old etcd (#15247), takes the lock from a leader that has not let it \
-         go; the bound is one watch event's delay, and `until`.\n",
+         go; the bound is one watch event's delay, and `until`. Only pairs whose first leader was robbed count as such.",
+    );
+    let between = &story.between;
+    line(
+        text,
+        format_args!(
+            "- Between trials and after the last, when leaders resign until the right one leads, the whole promise is judged too, and \
+             whatever else no trial has taken: {} reigns began, overlap certain {} ms, possible {} ms. Nobody led for {:.2} s at the most, \
+             bound {:.2} s; what is not judged is the time before the first 200 of an act and after its last\n",
+            between.reigns,
+            millis(between.together.certain),
+            millis(between.together.possible),
+            between.leaderless.as_secs_f64(),
+            BETWEEN_TRIALS.as_secs_f64(),
+        ),
     );
 }
 
@@ -170,8 +184,8 @@ fn cells(trials: &[&Trial]) -> String {
         "{} | {} | {} / {}{theft} | {longest:.2} / {bound:.2} | {}",
         trials.len(),
         trials.iter().map(|trial| trial.seen.failovers).sum::<usize>(),
-        millis(sum(|trial| trial.seen.certain)),
-        millis(sum(|trial| trial.seen.possible)),
+        millis(sum(|trial| trial.seen.together.certain + trial.seen.stolen.certain)),
+        millis(sum(|trial| trial.seen.together.possible + trial.seen.stolen.possible)),
         trials.iter().map(|trial| trial.seen.lost).sum::<u64>(),
     )
 }
@@ -241,7 +255,7 @@ fn not_tried(text: &mut String, story: &Story) {
     for (what, place) in ELSEWHERE {
         line(text, format_args!("- {what}: {place}"));
     }
-    let tried = |kind: Kind| story.trials.iter().any(|trial| trial.parts.iter().any(|part| part.kind == kind));
+    let tried = |kind: Kind| story.trials.iter().any(|trial| trial.was_struck_by(kind));
     let missing: Vec<_> = Kind::ALL.iter().filter(|kind| !tried(**kind)).map(|kind| kind.name()).collect();
     if !missing.is_empty() {
         line(text, format_args!("- no time was left in this run for: {}", missing.join(", ")));

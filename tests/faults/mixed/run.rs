@@ -11,10 +11,12 @@ use support::Moment;
 use super::access::Security;
 use super::catalogue::{Kind, go_together};
 use super::counter::{Count, Guard};
+use super::judge::Judgement;
 use super::lane::{Lane, Pace};
 use super::random::{Deck, Random};
 use super::scene::{Ground, Scene};
 use super::trial::{Terms, Trial, trial};
+use super::verdict::{Between, look_between};
 use super::{report, timeline};
 use crate::flock::figure;
 
@@ -49,6 +51,8 @@ pub struct Story {
     pub began_at: String,
     pub etcd_version: String,
     pub trials: Vec<Trial>,
+    /// What belongs to none of them, of all acts.
+    pub between: Between,
     /// What every sidecar answered.
     pub lanes: Vec<Lane>,
     pub pace: Pace,
@@ -109,7 +113,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<String>> {
     figure("faults", format_args!("for {:?}, seed {}", plan.duration, plan.seed));
     fs::create_dir_all(&plan.folder)?;
     // Those of an earlier run are not of this one.
-    for number in 1..=VIOLATIONS_MOST + 1 {
+    for number in 1..=2 * VIOLATIONS_MOST + 1 {
         fs::remove_file(violation_log(plan, number)).ok();
     }
     let mut run = Run { plan, random: Random::seeded(plan.seed), story: Story::begin(plan) };
@@ -135,6 +139,7 @@ impl Story {
             began_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             etcd_version: String::new(),
             trials: Vec::new(),
+            between: Between::default(),
             lanes: Vec::new(),
             pace: Pace::default(),
             leading: 0,
@@ -161,6 +166,9 @@ impl Run<'_> {
             let ended = self.trials(&mut scene, &mut decks[decks_of_act], over).await;
             self.look_back(scene).await?;
             ended?;
+            if self.story.violations.len() >= VIOLATIONS_MOST {
+                bail!("{VIOLATIONS_MOST} violations are enough");
+            }
         }
         Ok(())
     }
@@ -244,6 +252,8 @@ impl Run<'_> {
     /// What has come of an act.
     async fn look_back(&mut self, mut scene: Scene) -> Result<()> {
         scene.rest();
+        let judgement = scene.observers.judge();
+        self.look_between(&scene, &judgement)?;
         // After an act that ended early etcd may not answer: then there is nothing to count, which is no violation more.
         let guarded = scene.counted(Guard::Term).await.unwrap_or_default();
         let unguarded = scene.counted(Guard::None).await.unwrap_or_default();
@@ -257,8 +267,20 @@ impl Run<'_> {
         story.guarded = story.guarded.and(guarded);
         story.unguarded = story.unguarded.and(unguarded);
         story.lanes.extend(scene.observers.lanes());
-        story.leading += scene.observers.judge().leading;
+        story.leading += judgement.leading;
         story.pace = story.pace.and(scene.observers.pace());
+        Ok(())
+    }
+
+    /// Whatever no trial has taken: between them, and what became of a pair after its trial.
+    fn look_between(&mut self, scene: &Scene, judgement: &Judgement) -> Result<()> {
+        let held_up = |begin: Moment, end: Moment| scene.observers.held_up_within(begin, end);
+        let mut between = look_between(&self.story.trials, judgement, |reign| scene.key_end(reign), held_up);
+        for (known, violation) in between.violations.drain(..).take(VIOLATIONS_MOST) {
+            let at = known.since(self.story.begin);
+            self.found(&format!("in no trial's time, {at:.3?} after the begin: {violation}"), &scene.logs())?;
+        }
+        self.story.between.add(&between);
         Ok(())
     }
 }

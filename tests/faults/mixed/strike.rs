@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use etcd_client::{Client, GetOptions, SortOrder, SortTarget};
 use nix::sys::signal::Signal;
 use support::lab::{Peer, Verdict, Way};
@@ -33,6 +33,8 @@ const JUMPS_MS: [i64; 4] = [400, 3_000, 60_000, 3_600_000];
 pub struct Taken {
     sidecars: Vec<usize>,
     members: Vec<usize>,
+    /// The terms whose lock was taken.
+    locks: Vec<u64>,
 }
 
 /// A fault that has struck.
@@ -44,6 +46,10 @@ pub struct Struck {
     pub whom: String,
     /// The sidecars whose process, host or way to etcd it hit.
     pub sidecars: Vec<usize>,
+    /// There was somebody to hit.
+    pub has_hit: bool,
+    /// The terms whose lock it took from whoever held it.
+    pub locks: Vec<u64>,
     /// Before it struck.
     pub begin: Moment,
     /// After it had struck.
@@ -58,10 +64,12 @@ pub struct Struck {
 /// When what makes the fault fails, which is no finding about the product.
 pub async fn strike(kind: Kind, scene: &mut Scene, random: &mut Random, taken: &mut Taken) -> Result<Struck> {
     let begin = Moment::now();
-    let taken_before = taken.sidecars.len();
-    let (whom, undo) = Strike { scene, random, taken }.hit(kind).await?;
-    let sidecars = taken.sidecars[taken_before..].to_vec();
-    Ok(Struck { kind, whom, sidecars, begin, end: Moment::now(), undo })
+    let (sidecars_before, locks_before) = (taken.sidecars.len(), taken.locks.len());
+    let mut strike = Strike { scene, random, taken, has_hit: true };
+    let (whom, undo) = strike.hit(kind).await?;
+    let has_hit = strike.has_hit;
+    let (sidecars, locks) = (taken.sidecars[sidecars_before..].to_vec(), taken.locks[locks_before..].to_vec());
+    Ok(Struck { kind, whom, sidecars, has_hit, locks, begin, end: Moment::now(), undo })
 }
 
 /// Whom it hit, and what ends it.
@@ -71,6 +79,8 @@ struct Strike<'a> {
     scene: &'a mut Scene,
     random: &'a mut Random,
     taken: &'a mut Taken,
+    /// Until it turns out that there is nobody to hit.
+    has_hit: bool,
 }
 
 impl Strike<'_> {
@@ -148,6 +158,12 @@ impl Strike<'_> {
         (place, self.described(place))
     }
 
+    /// In a mixture there may be nobody to hit just now: that is told, and does not count.
+    fn missed(&mut self, why: &str) -> (String, Vec<Undo>) {
+        self.has_hit = false;
+        (format!("nobody: {why}"), Vec::new())
+    }
+
     fn described(&self, place: usize) -> String {
         let role = if self.scene.leader() == Some(place) { "leader" } else { "standby" };
         format!("{} ({role})", SIDECARS[place])
@@ -174,12 +190,14 @@ impl Strike<'_> {
     fn sidecar_resigned(&mut self) -> Hit {
         // Only a leader can. In a mixture there may be none just now, or it may be stopped.
         let Some(place) = self.scene.leader().filter(|leader| !self.taken.sidecars.contains(leader)) else {
-            return Ok(("nobody: no leader that answers".to_owned(), Vec::new()));
+            return Ok(self.missed("no leader that answers"));
         };
         let whom = self.described(place);
-        let status = self.scene.stations[place].sidecar.resign("1s")?;
-        ensure!(matches!(status, 202 | 409), "resign: {status}");
-        Ok((whom, Vec::new()))
+        match self.scene.stations[place].sidecar.resign("1s")? {
+            202 => Ok((whom, Vec::new())),
+            409 => Ok(self.missed(&format!("{whom} leads no more"))),
+            status => bail!("resign: {status}"),
+        }
     }
 
     fn sidecar_behind(&mut self, ways: &[Way], verdict: Verdict) -> Hit {
@@ -277,12 +295,12 @@ impl Strike<'_> {
         let free = |place: &usize| !self.taken.sidecars.contains(place);
         // In a mixture there may be no leader just now, or it may be stopped.
         let Some(leader) = self.scene.leader().filter(free) else {
-            return Ok(("nobody's: no leader that answers".to_owned(), Vec::new()));
+            return Ok(self.missed("no leader that answers"));
         };
         // Nor may etcd say who is in line, without a quorum.
         let line = self.line().await.unwrap_or_default();
         let Some(heir) = line.into_iter().find(|place| *place != leader).filter(free) else {
-            return Ok(("nobody's: no heir to be seen".to_owned(), Vec::new()));
+            return Ok(self.missed("no heir to be seen"));
         };
         self.taken.sidecars.extend([leader, heir]);
         let whom = format!("{}'s, then SIGTERM to {}", SIDECARS[heir], self.described(leader));

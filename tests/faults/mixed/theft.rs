@@ -5,7 +5,7 @@ use std::time::Duration;
 use support::audit::Reign;
 
 use super::scene::LEADS_ON;
-use super::trial::who;
+use super::verdict::who;
 use super::witness::KeyEnd;
 
 /// How long a sidecar may take from the news that its lock is gone to its last 200: 1 to 5 ms by measurement, and what is
@@ -25,6 +25,11 @@ pub struct Theft {
     pub last: Duration,
     /// And may have been, at the latest.
     pub bound: Duration,
+}
+
+/// Whether the leader still answered 200, or what it had promised still held, when its key was gone.
+pub fn had_not_let_go(reign: &Reign, end: KeyEnd) -> bool {
+    reign.promised_until.max(reign.end_latest.after(HELD)) >= end.gone
 }
 
 /// The last 200 of a reign whose key is gone.

@@ -11,12 +11,12 @@ use super::access::Security;
 use super::catalogue::Kind;
 use super::counter::Guard;
 use super::heal::heal;
-use super::judge::{Judgement, Overlap};
 use super::limits::{Promise, bound_of_mixture};
 use super::random::Random;
 use super::scene::{FIRST_WITH_PROXIES, SIDECARS, Scene};
 use super::strike::{Struck, Taken, strike};
-use super::theft::{Last, Theft};
+use super::theft::had_not_let_go;
+use super::verdict::{Seen, look_back};
 use super::witness::KeyEnd;
 
 /// In a mixture one fault follows another within this.
@@ -35,31 +35,16 @@ pub struct Part {
     pub whom: String,
     /// The sidecars whose process, host or way to etcd it hit.
     pub sidecars: Vec<&'static str>,
+    /// There was somebody to hit.
+    pub has_hit: bool,
+    /// The terms whose lock it took from whoever held it.
+    pub locks: Vec<u64>,
     /// Before it struck.
     pub begin: Moment,
+    /// Before it was healed.
+    pub healing: Moment,
     /// After it was healed.
     pub end: Moment,
-}
-
-/// What was seen in a trial.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Reigns that began.
-    pub failovers: usize,
-    /// For how long two led, proven.
-    pub certain: Duration,
-    /// For how long two may have led, for all that was seen.
-    pub possible: Duration,
-    /// The longest time in which nobody was seen to lead.
-    pub leaderless: Duration,
-    /// For how long the machine had no processor for this process: so much longer it may take.
-    pub held_up: Duration,
-    /// Guarded increments lost.
-    pub lost: u64,
-    /// The lock, taken from a leader that had not let it go.
-    pub thefts: Vec<Theft>,
-    /// What must not be.
-    pub violations: Vec<String>,
 }
 
 /// A trial that is over.
@@ -86,10 +71,30 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Whether this moment is of the time that it looks back at.
+    pub fn covers(&self, moment: Moment) -> bool {
+        self.begin < moment && moment <= self.end
+    }
+
+    /// Whether a fault took the lock of this reign, whose key ended so, from a leader that had not let it go. Operators are
+    /// asked which; an old server (#15247) does so after it has been woken up.
+    pub fn took(&self, reign: &Reign, end: Option<KeyEnd>) -> bool {
+        let Some(end) = end.filter(|_| self.promise == Promise::Bounded) else { return false };
+        let woken = |part: &Part| {
+            part.kind.wakes_up_late() && part.healing < end.gone && self.covers(end.gone) && had_not_let_go(reign, end)
+        };
+        self.parts.iter().any(|part| part.locks.contains(&reign.term.1) || woken(part))
+    }
+
     /// Whether a fault keeps this sidecar from hearing or doing something.
-    fn hits(&self, sidecar: &str) -> bool {
+    pub fn hits(&self, sidecar: &str) -> bool {
         // After the rotation of a certificate or a token everybody begins to watch anew.
         self.parts.iter().any(|part| part.kind.is_for_secured() || part.sidecars.contains(&sidecar))
+    }
+
+    /// Whether it had this fault, and the fault somebody to hit.
+    pub fn was_struck_by(&self, kind: Kind) -> bool {
+        self.parts.iter().any(|part| part.kind == kind && part.has_hit)
     }
 
     /// The faults, in words.
@@ -193,77 +198,14 @@ async fn heal_in_time(struck: Vec<Struck>, scene: &mut Scene, random: &mut Rando
         tokio::time::sleep(end.remaining()).await;
         let (now, for_the_end): (Vec<_>, Vec<_>) = one.undo.into_iter().partition(|undo| !undo.needs_a_quorum());
         later.extend(for_the_end);
+        let healing = Moment::now();
         heal(now, scene).await?;
         let sidecars = one.sidecars.iter().map(|place| SIDECARS[*place]).collect();
-        parts.push(Part { kind: one.kind, whom: one.whom, sidecars, begin: one.begin, end: Moment::now() });
+        let Struck { kind, whom, has_hit, locks, begin, .. } = one;
+        parts.push(Part { kind, whom, sidecars, has_hit, locks, begin, healing, end: Moment::now() });
     }
     heal(later, scene).await?;
     Ok(parts)
-}
-
-/// What the judgement says of the time of this trial, and when the key of each reign was gone.
-pub fn look_back(
-    trial: &Trial,
-    judgement: &Judgement,
-    key_end: impl Fn(&Reign) -> Option<KeyEnd>,
-    held_up: Duration,
-) -> Seen {
-    let within = |moment: Moment| trial.begin < moment && moment <= trial.end;
-    let failovers = judgement.audit.reigns.iter().filter(|reign| within(reign.begin_latest)).count();
-    let mut seen = Seen { failovers, held_up, ..Seen::default() };
-    for overlap in judgement.overlaps.iter().filter(|overlap| within(overlap.second.begin_latest)) {
-        seen.certain += overlap.certain;
-        seen.possible += overlap.possible;
-        seen.violations.extend(excess(trial, overlap, key_end(&overlap.first).is_some()));
-    }
-    for reign in &judgement.audit.reigns {
-        if let Some(end) = key_end(reign).filter(|end| within(end.gone)) {
-            let last = Last::of(reign, end, trial.hits(&reign.leader), held_up);
-            seen.violations.extend(last.excess());
-            seen.thefts.extend(last.theft());
-        }
-    }
-    if trial.promise == Promise::Whole {
-        let broken = judgement.audit.broken_promises.iter().filter(|(_, second)| within(second.begin_latest));
-        seen.violations.extend(broken.map(|(first, second)| {
-            let early = first.promised_until.since(second.begin_latest);
-            let (first, second) = (who(first), who(second));
-            format!("a promise was broken: {second} came {early:?} before the last answer of {first} had expired")
-        }));
-    }
-    let fallen = judgement.audit.terms_not_growing.iter().filter(|(_, second)| within(second.begin_latest));
-    let say = |(first, second): &(Reign, Reign)| format!("the term did not grow: {}, then {}", who(first), who(second));
-    seen.violations.extend(fallen.map(say));
-    let gaps = judgement.gaps.iter().filter(|gap| within(gap.end));
-    seen.leaderless = gaps.map(super::judge::Gap::lasted).max().unwrap_or_default();
-    if seen.leaderless > trial.bound + held_up {
-        seen.violations.push(format!(
-            "nobody led for {:?}, and the bound is {:?}, the machine having held us up for {held_up:?}",
-            seen.leaderless, trial.bound
-        ));
-    }
-    seen
-}
-
-/// A reign, in words.
-pub fn who(reign: &Reign) -> String {
-    format!("{} in term {}.{}", reign.leader, reign.term.0, reign.term.1)
-}
-
-/// What is too much about an overlap. How long it may be, where the lock was taken away, the end of the key decides.
-fn excess(trial: &Trial, overlap: &Overlap, key_ended: bool) -> Option<String> {
-    let certain = &overlap.certain;
-    let (first, second) = (who(&overlap.first), who(&overlap.second));
-    if !overlap.is_certain {
-        return None;
-    }
-    match trial.promise {
-        Promise::Whole => Some(format!("two leaders at one instant, for {certain:?} at least: {first} and {second}")),
-        Promise::Bounded if !key_ended => Some(format!(
-            "two leaders for {certain:?} at least, and nobody heard that the first one's key was gone: {first} and {second}"
-        )),
-        Promise::Bounded => None,
-    }
 }
 
 async fn count_losses(trial: &mut Trial, terms: &Terms, scene: &Scene) -> Result<()> {
@@ -276,104 +218,4 @@ async fn count_losses(trial: &mut Trial, terms: &Terms, scene: &Scene) -> Result
         trial.seen.violations.push(format!("acknowledged increments never came to be: {counted:?}"));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use support::Sample;
-
-    use super::*;
-    use crate::mixed::judge::judge;
-    use crate::mixed::judge::tests::yes;
-    use crate::mixed::lane::Lane;
-
-    /// A trial of everything up to the 100th second.
-    fn trial_of(kinds: &[Kind], promise: Promise) -> Trial {
-        let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
-        let hit = |kind: &Kind| if *kind == Kind::SidecarDeaf { vec!["a"] } else { Vec::new() };
-        let part =
-            |kind: &Kind| Part { kind: *kind, whom: String::new(), sidecars: hit(kind), begin: at(0), end: at(90) };
-        let parts = kinds.iter().map(part).collect();
-        let bound = Duration::from_secs(7);
-        let (security, seen) = (Security::Open, Seen::default());
-        Trial { number: 1, security, parts, begin: at(0), healed: at(90), end: at(100), bound, promise, seen }
-    }
-
-    /// 200s every 50 ms between these milliseconds.
-    fn reign(term: u64, begin: u64, end: u64, valid_for: u64) -> Vec<Sample> {
-        (begin..end).step_by(50).map(|sent| yes(term, sent, sent + 1, valid_for)).collect()
-    }
-
-    fn look(trial: &Trial, first: &[Sample], second: &[Sample]) -> Seen {
-        look_with(trial, first, second, None)
-    }
-
-    /// The first one's key was gone after so many milliseconds, and so many later it was known everywhere.
-    fn look_with(trial: &Trial, first: &[Sample], second: &[Sample], gone: Option<(u64, Option<u64>)>) -> Seen {
-        let at = |millis: u64| Moment::from_nanos(millis * 1_000_000);
-        let key_end = |reign: &Reign| {
-            let (gone, news) = gone.filter(|_| reign.leader == "a")?;
-            Some(KeyEnd { gone: at(gone), news: news.map(|news| at(gone + news)) })
-        };
-        let lanes = ["a", "b"].into_iter().zip([first, second]).map(|(name, samples)| {
-            let mut lane = Lane::new(name);
-            lane.extend(samples);
-            lane
-        });
-        let lanes: Vec<_> = lanes.collect();
-        look_back(trial, &judge(&lanes.iter().collect::<Vec<_>>()), key_end, Duration::ZERO)
-    }
-
-    #[test]
-    fn one_after_the_other_within_the_bound_is_no_violation() {
-        let trial = trial_of(&[Kind::SidecarKilled], Promise::Whole);
-        let seen = look(&trial, &reign(5, 1000, 2000, 1000), &reign(7, 8000, 9000, 1000));
-        assert!(seen.violations.is_empty(), "{seen:?}");
-        assert_eq!((seen.failovers, seen.leaderless), (2, Duration::from_millis(8001 - 1951)));
-    }
-
-    #[test]
-    fn two_leaders_are_a_violation_in_any_trial_without_a_theft() {
-        let trial = trial_of(&[Kind::SidecarKilled], Promise::Whole);
-        let seen = look(&trial, &reign(5, 1000, 2000, 0), &reign(7, 1800, 3000, 0));
-        assert!(seen.violations[0].starts_with("two leaders at one instant"), "{seen:?}");
-        assert!(seen.certain > Duration::ZERO && seen.possible > seen.certain);
-    }
-
-    #[test]
-    fn a_thief_is_granted_the_delay_of_the_news() {
-        let (short, long) = (reign(5, 1000, 3100, 0), reign(5, 1000, 3200, 0));
-        let second = reign(7, 3000, 7000, 0);
-        let alone = trial_of(&[Kind::KeyDeleted], Promise::Bounded);
-        let seen = look_with(&alone, &short, &second, Some((2995, Some(10))));
-        assert!(seen.violations.is_empty(), "{seen:?}");
-        let [theft] = seen.thefts.as_slice() else { panic!("{seen:?}") };
-        assert_eq!((theft.news, theft.bound), (Some(Duration::from_millis(10)), Duration::from_millis(60)));
-        let seen = look_with(&alone, &long, &second, Some((2995, Some(10))));
-        assert!(seen.violations[0].contains("after its key was gone"), "{seen:?}");
-        assert_eq!(look_with(&alone, &long, &second, None).violations.len(), 1, "nobody stole anything");
-    }
-
-    #[test]
-    fn whom_the_news_does_not_reach_leads_on_until_until_and_no_longer() {
-        let second = reign(7, 3000, 9000, 0);
-        let deaf = trial_of(&[Kind::KeyDeleted, Kind::SidecarDeaf], Promise::Bounded);
-        let alone = trial_of(&[Kind::KeyDeleted], Promise::Bounded);
-        for (trial, news) in [(&deaf, Some(10)), (&alone, None)] {
-            let gone = Some((2990, news));
-            assert!(look_with(trial, &reign(5, 1000, 6900, 0), &second, gone).violations.is_empty());
-            assert_eq!(look_with(trial, &reign(5, 1000, 7200, 0), &second, gone).violations.len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_broken_promise_a_fallen_term_and_too_long_a_time_without_a_leader_are_violations() {
-        let trial = trial_of(&[Kind::SidecarKilled], Promise::Whole);
-        let broken = look(&trial, &reign(5, 1000, 2000, 1000), &reign(7, 2500, 3000, 1000));
-        assert!(broken.violations[0].starts_with("a promise was broken"), "{broken:?}");
-        let fallen = look(&trial, &reign(7, 1000, 2000, 0), &reign(5, 2500, 3000, 0));
-        assert!(fallen.violations[0].starts_with("the term did not grow"), "{fallen:?}");
-        let leaderless = look(&trial, &reign(5, 1000, 2000, 0), &reign(7, 10_000, 11_000, 0));
-        assert!(leaderless.violations[0].starts_with("nobody led for"), "{leaderless:?}");
-    }
 }

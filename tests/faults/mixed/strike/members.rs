@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use etcd_client::{Client, DeleteOptions};
 use support::lab::{Peer, Verdict, Way};
 use support::{DiskStall, Host};
 
@@ -165,18 +166,21 @@ impl Strike<'_> {
 
     pub(super) async fn key_deleted(&mut self) -> Hit {
         let whom = self.scene.leader().map_or("nobody".to_owned(), |leader| self.described(leader));
-        self.scene.etcd.ask(async |mut client| Ok(client.delete(LOCK_KEY, None).await?)).await?;
+        let options = DeleteOptions::new().with_prev_key();
+        let delete = async |mut client: Client| Ok(client.delete(LOCK_KEY, Some(options.clone())).await?);
+        let deleted = self.scene.etcd.ask(delete).await?;
+        let Some(lock) = deleted.prev_kvs().first() else { return Ok(self.missed("the lock is free")) };
+        self.taken.locks.push(lock.create_revision().try_into()?);
         Ok((format!("of {whom}"), Vec::new()))
     }
 
     pub(super) async fn lease_revoked(&mut self) -> Hit {
         let whom = self.scene.leader().map_or("nobody".to_owned(), |leader| self.described(leader));
         let held = self.scene.etcd.ask(async |mut client| Ok(client.get(LOCK_KEY, None).await?)).await?;
-        // In a mixture the lock may be free just now.
-        if let Some(lock) = held.kvs().first() {
-            let lease = lock.lease();
-            self.scene.etcd.ask(async |mut client| Ok(client.lease_revoke(lease).await?)).await?;
-        }
+        let Some(lock) = held.kvs().first() else { return Ok(self.missed("the lock is free")) };
+        let lease = lock.lease();
+        self.scene.etcd.ask(async |mut client| Ok(client.lease_revoke(lease).await?)).await?;
+        self.taken.locks.push(lock.create_revision().try_into()?);
         Ok((format!("of {whom}"), Vec::new()))
     }
 }
