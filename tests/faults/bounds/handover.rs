@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
+use support::Moment;
 use support::etcd::{EtcdCluster, KeyTimeline};
-use support::{DiskStall, Moment};
 
 use super::figures::{Figures, trials};
 use super::scene::{five, three_members, three_members_on_disk};
@@ -16,8 +16,6 @@ use crate::flock::{Flock, LOCK_KEY, Lead, NEVER_EXPIRES, PATIENCE, VALID_UNTIL_U
 const HANDOVER: Duration = Duration::from_millis(500);
 /// The default.
 const ANSWER_VALIDITY: Duration = Duration::from_secs(1);
-/// What each flush of a slow disk takes: news comes so late from its member, and claims through it are answered later.
-const SLOW_DISK: Duration = Duration::from_millis(150);
 /// After an expired lease: etcd looks every 500 ms, revokes through its majority, and the heir claims; should it
 /// not, the others wait 200 ms before they do. What remains of two seconds is for the machine.
 const EXPIRY: Duration = Duration::from_secs(2);
@@ -103,18 +101,6 @@ async fn on_sigterm_with_answers_that_promise_nothing_nobody_leads_for_at_most_h
 async fn on_sigterm_the_bound_holds_with_members_that_wait_for_their_disks() -> Result<()> {
     let etcd = EtcdCluster::start(three_members_on_disk()).await?;
     leaders_are_told_to_stop(&etcd, ", disks waited for", ANSWER_VALIDITY).await
-}
-
-/// Whoever asks that member is answered late: so another is asked as well, soon.
-#[tokio::test]
-async fn on_sigterm_the_bound_holds_with_a_member_whose_disk_is_slow() -> Result<()> {
-    let etcd = EtcdCluster::start(three_members_on_disk()).await?;
-    let leader = etcd.wait_for_leader().await?;
-    let follower = (0..3).find(|member| *member != leader).context("two others follow")?;
-    let stall = DiskStall::begin(etcd.pid(follower).context("it runs")?, SLOW_DISK)?;
-    let told = leaders_are_told_to_stop(&etcd, ", one slow disk", ANSWER_VALIDITY).await;
-    stall.end()?;
-    told
 }
 
 /// The leader is killed. Its last keep-alive is K old at most, so the lease has T − K left at least, and T at most.
