@@ -190,6 +190,7 @@ impl Driver {
             match effect {
                 Effect::Request(request) => self.etcd.request(request),
                 Effect::KeepAlive { stream, endpoint, lease } => self.etcd.keep_alive(stream, endpoint, lease),
+                Effect::Redial(endpoint) => self.etcd.redial(endpoint),
                 Effect::CloseStream(stream) => self.etcd.close_stream(stream),
                 Effect::Watch { watch, endpoint, target, from } => self.etcd.watch(watch, endpoint, target, from),
                 Effect::Unwatch(watch) => self.etcd.unwatch(watch),

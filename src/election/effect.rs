@@ -28,6 +28,8 @@ pub enum Effect {
     },
     /// Drop this stream and report nothing more of it.
     CloseStream(StreamId),
+    /// Drop this endpoint's connection: it leads to another cluster. The next call dials anew, and may be led elsewhere.
+    Redial(EndpointId),
     /// Watch one key from a revision on; report with `Event::Watch…`.
     Watch {
         /// The id to report with.

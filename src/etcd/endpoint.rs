@@ -172,6 +172,14 @@ impl Endpoint {
         }
     }
 
+    /// Gives up the connection, and the token that whoever is at its other end has given out. Streams on it stay until
+    /// the core closes them.
+    pub(super) fn give_up(&self) {
+        let mut state = self.state();
+        state.connection = None;
+        state.authentication = None;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is a single assignment: a panic leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -158,6 +158,11 @@ impl Etcd {
         true
     }
 
+    /// `Effect::Redial`: the next call to this endpoint dials anew.
+    pub fn redial(&self, endpoint: EndpointId) {
+        self.endpoint(endpoint).give_up();
+    }
+
     /// `Effect::CloseStream`: drops the stream; nothing more is reported of it.
     pub fn close_stream(&mut self, stream: StreamId) {
         if let Some(open) = self.streams.remove(&stream) {

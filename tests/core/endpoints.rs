@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    CallErrorKind, Change, ClusterId, EndpointHealth, EndpointId, Event, LeaseId, NotLeading, Notice, Operation,
-    PublicState, Reason, WatchTarget,
+    Answer, Body, CallErrorKind, Change, ClusterId, EndpointHealth, EndpointId, Event, LeaseId, NotLeading, Notice,
+    OpId, Operation, PublicState, Reason, WatchTarget,
 };
 
 use crate::etcd::Etcd;
 use crate::scene::{K, MILLI, NANO, R, RIVAL_LEASE, Scene, T};
+
+/// A refused endpoint is asked every 30 s which cluster it belongs to.
+const PROBED_WITHIN: Duration = Duration::from_secs(31);
 
 fn another_cluster() -> Etcd {
     let mut other = Etcd::new();
@@ -74,11 +77,27 @@ fn an_endpoint_that_answered_for_another_cluster_once_is_asked_again() {
     assert_eq!(scene.view().endpoints[0].health, EndpointHealth::Refused);
     scene.live(T * 4);
     assert_eq!(scene.view().endpoints[0].health, EndpointHealth::Refused, "as long as it leads there");
+    assert!(scene.redials.len() > 1, "by the connection that there is it may lead there for ever");
     scene.etcd.cluster = ours;
     scene.live(T * 3);
     assert!(scene.leads(), "{:?}, {:?}", scene.state(), scene.view().endpoints);
     assert_eq!(scene.told(|notice| matches!(notice, Notice::EndpointRefused { .. })), 1);
     assert_eq!(scene.told(|notice| matches!(notice, Notice::EndpointReadmitted { .. })), 1);
+}
+
+#[test]
+fn an_endpoint_that_leads_to_a_stranger_again_and_again_leaves_no_watch_behind() {
+    let mut scene = Scene::new().leader();
+    let (ours, watches) = (scene.etcd.cluster, scene.watches().len());
+    for _ in 0..3 {
+        scene.etcd.cluster = ClusterId(13);
+        scene.event(Event::CredentialsRenewed);
+        scene.live(R);
+        scene.etcd.cluster = ours;
+        scene.live(PROBED_WITHIN);
+    }
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::EndpointReadmitted { .. })), 3);
+    assert_eq!(scene.watches().len(), watches);
 }
 
 #[test]
@@ -168,6 +187,31 @@ fn a_store_reset_while_answers_settle_does_not_cut_them_short() {
     assert_eq!(scene.state(), PublicState::Standby);
     assert_eq!(scene.view().leader, None);
     scene.live(K);
+}
+
+/// The news of the old history comes when the new one is known already, and then what was held is let go of.
+#[test]
+fn who_is_barred_looks_on_at_its_pace_whatever_it_still_hears_of_before() {
+    let mut scene = Scene::new().leader();
+    (0..50).for_each(|_| scene.etcd.is_busy());
+    let header = scene.etcd.header(EndpointId(0));
+    let late = Event::Answered { id: OpId(u64::MAX), result: Ok(Answer { header, body: Body::Gone }) };
+    scene.event(Event::Resign { cooldown: Duration::from_secs(1) });
+    scene.etcd.is_wiped();
+    scene.end_watch(&WatchTarget::Lock, CallErrorKind::Unavailable);
+    scene.live(Duration::from_secs(1));
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::StoreReset { .. })), 1);
+    scene.event(late);
+    scene.settle_answers();
+    let mut looks = 0;
+    while scene.is_pending(Operation::Observe) {
+        scene.answer(Operation::Observe);
+        looks += 1;
+        assert!(looks < 3, "it asks again and again, as fast as it is answered");
+    }
+    scene.rival_claims("web-7", LeaseId(70));
+    scene.live(T);
+    assert_eq!(scene.view().leader.as_ref().map(|leader| leader.identity.as_str()), Some("web-7"));
 }
 
 #[test]

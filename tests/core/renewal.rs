@@ -92,6 +92,16 @@ fn the_lifetime_in_the_answer_counts_not_the_one_asked_for() {
 }
 
 #[test]
+fn a_leader_of_a_short_answer_validity_sleeps_as_long_as_any() {
+    let validity = Some(Duration::from_millis(1));
+    let mut scene =
+        Scene::with_timings(TimingsRequest { answer_validity: validity, ..TimingsRequest::default() }).leader();
+    scene.pass(MILLI * 100);
+    let next = scene.next_deadline().expect("the next renewal, at the latest");
+    assert!(next.since(scene.now().boot) > Duration::from_secs(1), "{next:?}");
+}
+
+#[test]
 fn until_never_moves_back() {
     let mut scene = Scene::new().leader();
     let before = scene.lead().until;

@@ -75,6 +75,7 @@ pub struct Scene {
     closed: Vec<StreamId>,
     settling: Vec<OpId>,
     publications: Vec<Publication>,
+    pub redials: Vec<EndpointId>,
     notices: Vec<Notice>,
     exited: bool,
 }
@@ -119,6 +120,7 @@ impl Scene {
             closed: Vec::new(),
             settling: Vec::new(),
             publications: Vec::new(),
+            redials: Vec::new(),
             notices: Vec::new(),
             exited: false,
         };
@@ -254,6 +256,7 @@ impl Scene {
                     self.pending.push(Pending::KeepAlive { stream, endpoint, lease });
                 }
                 Effect::CloseStream(stream) => self.closed.push(stream),
+                Effect::Redial(endpoint) => self.redials.push(endpoint),
                 Effect::Watch { watch, endpoint, target, from } => {
                     self.watches.push(Watching { id: watch, endpoint, target, from, created: false });
                 }
@@ -467,6 +470,10 @@ impl Scene {
 
     pub fn view(&self) -> &View {
         self.candidate.view()
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.candidate.poll_timeout()
     }
 
     pub fn state(&self) -> PublicState {

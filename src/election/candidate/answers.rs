@@ -106,6 +106,8 @@ impl Candidate {
                     self.bar(now, Bar::SeveralClusters);
                 } else {
                     self.tell(Notice::EndpointRefused { endpoint, pinned, found });
+                    self.distrust_watches_on(endpoint);
+                    self.effects.push_back(Effect::Redial(endpoint));
                     if self.endpoints.preferred().is_none() {
                         // Nobody is asked any more, so no failure will ever tell that etcd is away.
                         self.failing_since.get_or_insert(now.boot);
@@ -121,16 +123,23 @@ impl Candidate {
         }
         self.answered_at = Some(now.boot);
         self.failing_since = None;
-        if let Some(floor) = floor
-            && header.revision < floor
-            && self.bar.is_none()
-        {
-            self.tell(Notice::StoreReset { seen: floor, now: header.revision });
-            self.revision_seen = header.revision;
-            self.bar(now, Bar::StoreReset);
-            return false;
+        match floor {
+            Some(floor) if header.revision < floor => self.on_store_reset(now, floor, header.revision),
+            Some(_) | None => true,
         }
-        true
+    }
+
+    /// A linearizable answer shows less than had been heard of before it was asked for. Whether it may be used: by who is
+    /// barred already, and only looks on.
+    fn on_store_reset(&mut self, now: Reading, seen: Revision, shows: Revision) -> bool {
+        self.revision_seen = shows;
+        if self.bar.is_some() {
+            self.sight.forget(Revision(0));
+            return true;
+        }
+        self.tell(Notice::StoreReset { seen, now: shows });
+        self.bar(now, Bar::StoreReset);
+        false
     }
 
     /// What etcd has told is known, also when nobody waits for the answer any more: a store that shows less later
@@ -193,6 +202,8 @@ impl Candidate {
             Ok(answer) => {
                 if self.endpoints.readmit(endpoint, answer.header.cluster) {
                     self.tell(Notice::EndpointReadmitted { endpoint });
+                } else if self.endpoints.is_refused(endpoint) {
+                    self.effects.push_back(Effect::Redial(endpoint));
                 }
                 if !self.admit(now, endpoint, answer.header, None) {
                     return;

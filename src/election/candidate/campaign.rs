@@ -218,7 +218,9 @@ impl Candidate {
             Registration::None | Registration::Registered { .. } | Registration::Leaving { .. } => None,
         };
         let unled = self.unled_since.map(|since| since.after(self.lease_ttl()));
-        let answers = self.answers_hold_until.filter(|_| self.holds_for_answers());
+        // A leader's moves on with every turn.
+        let over = !matches!(self.state, State::Leading { .. });
+        let answers = self.answers_hold_until.filter(|_| over && self.holds_for_answers());
         claim.into_iter().chain(retry).chain(unled).chain(answers).chain(self.stay_away_until).min()
     }
 }

@@ -60,6 +60,11 @@ impl Candidate {
         self.candidates_total = total;
         self.fresh = true;
         self.take_in_lock(now, header.revision, lock);
+        if !self.sight.is_known() {
+            // It was older than what is known to be over: again, but not at the pace of etcd.
+            self.fresh = false;
+            self.observe_at = now.boot.after(self.watch_backoff.next(&mut self.random));
+        }
         // After the lock, whose news may say that the one ahead leads now: this is what to know instead.
         if let Some(newest_first) = ahead {
             self.set_ahead(Ahead::from_observation(&newest_first, self.sight.lock()), header.revision);
@@ -211,7 +216,7 @@ impl Candidate {
     pub(super) fn on_watch_created(&mut self, now: Reading, watch: WatchId, header: Header) {
         let Some(endpoint) = self.watch_mut(watch).map(|watch| watch.endpoint) else { return };
         if !self.admit(now, endpoint, header, None) {
-            self.on_watch_gone(now, watch);
+            self.give_up_watch(now, watch);
             return;
         }
         if let Some(watch) = self.watch_mut(watch) {
@@ -222,7 +227,7 @@ impl Candidate {
     pub(super) fn on_watch_changed(&mut self, now: Reading, watch: WatchId, header: Header, change: Change) {
         let Some(endpoint) = self.watch_mut(watch).map(|watch| watch.endpoint) else { return };
         if !self.admit(now, endpoint, header, None) {
-            self.on_watch_gone(now, watch);
+            self.give_up_watch(now, watch);
             return;
         }
         if self.lock_watch.as_ref().is_some_and(|lock_watch| lock_watch.id == watch) {
@@ -257,11 +262,18 @@ impl Candidate {
         }
     }
 
+    /// A watch that is not to be believed.
+    fn give_up_watch(&mut self, now: Reading, watch: WatchId) {
+        self.effects.push_back(Effect::Unwatch(watch));
+        self.on_watch_gone(now, watch);
+    }
+
     /// A watch is not there any more: read afresh, then watch from there.
     fn on_watch_gone(&mut self, now: Reading, gone: WatchId) {
         if self.lock_watch.as_ref().is_some_and(|watch| watch.id == gone) {
             self.lock_watch = None;
-        } else {
+        }
+        if self.ahead_watch.as_ref().is_some_and(|(watch, _)| watch.id == gone) {
             self.ahead_watch = None;
             self.ahead = Ahead::Unknown;
         }
@@ -277,9 +289,8 @@ impl Candidate {
         let overdue: Vec<(WatchId, EndpointId)> =
             watches.filter(|watch| late(watch)).map(|watch| (watch.id, watch.endpoint)).collect();
         for (watch, endpoint) in overdue {
-            self.effects.push_back(Effect::Unwatch(watch));
             self.note_failure(now, endpoint, Operation::Watch, timeout_error());
-            self.on_watch_gone(now, watch);
+            self.give_up_watch(now, watch);
         }
     }
 

@@ -237,6 +237,7 @@ impl World {
             Effect::CloseStream(stream) => {
                 self.nodes[node].process.as_mut().expect("it runs").streams.remove(&stream);
             }
+            Effect::Redial(endpoint) => unreachable!("there is one cluster, and {endpoint:?} is of it"),
             Effect::Watch { watch, endpoint, target, from } => self.opens_watch(node, watch, endpoint.0, target, from),
             Effect::Unwatch(watch) => self.closes_watch(node, watch),
             Effect::SettleAnswers(op) => {
