@@ -11,6 +11,9 @@ use support::etcd::{EtcdOptions, EtcdServer};
 use crate::flock::{Flock, VALID_UNTIL_UNTIL, quick, wait_until};
 use crate::network::proxy_to;
 
+/// A refused endpoint is asked every 30 s which cluster it belongs to.
+const REFUSED_FOR: Duration = Duration::from_secs(40);
+
 #[tokio::test]
 async fn a_list_with_endpoints_of_two_clusters_is_told_loudly_and_elects_nobody() -> Result<()> {
     let (one, other) = (EtcdServer::start_with(quick()).await?, EtcdServer::start_with(quick()).await?);
@@ -54,6 +57,25 @@ async fn an_address_that_comes_to_lead_to_another_cluster_is_refused_loudly() ->
     ours.restart().await?;
     let again = flock.lead_since(no.received)?;
     ensure!(again.term >= lead.term, "{again:?}");
+    flock.end()?;
+    Ok(())
+}
+
+/// As behind a Service, or a balancer: the connection that there is leads to the stranger for as long as that one lives.
+#[tokio::test]
+async fn an_address_that_led_to_another_cluster_is_believed_again_when_it_leads_home() -> Result<()> {
+    let (home, stranger) = (EtcdServer::start_with(quick()).await?, EtcdServer::start_with(quick()).await?);
+    let (address, through_it) = proxy_to(&home)?;
+    let mut flock = Flock::new(through_it, &[&["--lease-ttl", "2s"], &VALID_UNTIL_UNTIL]);
+    flock.join("only")?;
+    let old = flock.lead_since(Moment::now())?;
+    address.retarget(stranger.client_address(0).parse()?);
+    address.cut();
+    flock.wait_for_log("only", "answers for another cluster")?;
+    address.retarget(home.client_address(0).parse()?);
+    flock.sidecar("only")?.wait_for_log("answers for our cluster again", REFUSED_FOR)?;
+    let new = flock.next_term(&old)?;
+    ensure!(stranger.get(crate::flock::LOCK_KEY).await?.is_none(), "{new:?}, and the stranger's lock is taken");
     flock.end()?;
     Ok(())
 }
