@@ -70,9 +70,8 @@ async fn an_address_that_led_to_another_cluster_is_believed_again_when_it_leads_
     flock.join("only")?;
     let old = flock.lead_since(Moment::now())?;
     address.retarget(stranger.client_address(0).parse()?);
-    address.cut();
     flock.wait_for_log("only", "answers for another cluster")?;
-    address.retarget(home.client_address(0).parse()?);
+    address.balance_to(home.client_address(0).parse()?);
     flock.sidecar("only")?.wait_for_log("answers for our cluster again", REFUSED_FOR)?;
     let new = flock.next_term(&old)?;
     ensure!(stranger.get(crate::flock::LOCK_KEY).await?.is_none(), "{new:?}, and the stranger's lock is taken");

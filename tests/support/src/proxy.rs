@@ -170,6 +170,11 @@ impl Proxy {
         });
     }
 
+    /// Forwards new connections to another server; open ones stay where they lead: a balancer.
+    pub fn balance_to(&self, server: SocketAddr) {
+        self.state.send_modify(|state| state.server = server);
+    }
+
     /// Resets every open connection (RST). New ones are taken.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
