@@ -77,8 +77,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// The header of the response that this tells of.
-    pub(super) const fn header(&self) -> Option<Header> {
+    /// The header of the response that this tells of, if it tells of one.
+    #[must_use]
+    pub const fn header(&self) -> Option<Header> {
         match self {
             Self::Answered { result: Ok(Answer { header, .. }), .. }
             | Self::KeepAliveAnswered { header, .. }

@@ -119,7 +119,8 @@ impl World {
                 Some(_) | None => None,
             },
         );
-        process.heard = process.heard.max(event.as_ref().map_or(Revision(0), revision_in));
+        let header = event.as_ref().and_then(Event::header);
+        process.heard = process.heard.max(header.map_or(Revision(0), |header| header.revision));
         self.tally.turns += 1;
         // A deadline that is handled first may close the watch, and what it tells is not read any more.
         let change = tells_of_lock.filter(|_| !self.nodes[node].is_due(self.now));
@@ -282,23 +283,5 @@ impl World {
             }
             None => self.after(1, Happening::Tells { node, life, event: Event::AnswersSettled { id: op } }),
         }
-    }
-}
-
-/// The revision in the header of what etcd said; 0 where it said nothing.
-const fn revision_in(event: &Event) -> Revision {
-    match event {
-        Event::Answered { result: Ok(answer), .. } => answer.header.revision,
-        Event::KeepAliveAnswered { header, .. }
-        | Event::WatchCreated { header, .. }
-        | Event::WatchChanged { header, .. } => header.revision,
-        Event::Answered { result: Err(_), .. }
-        | Event::StreamEnded { .. }
-        | Event::WatchEnded { .. }
-        | Event::AnswersSettled { .. }
-        | Event::Published { .. }
-        | Event::Stop
-        | Event::Resign { .. }
-        | Event::CredentialsRenewed => Revision(0),
     }
 }
