@@ -226,6 +226,46 @@ fn what_has_waited_for_a_leader_is_carried_out_by_the_next_one() {
     });
 }
 
+/// Where lifetimes go on from the last renewal, that of a leader which was still the leader is one.
+#[test]
+fn a_renewal_by_a_leader_whose_disk_had_stalled_for_a_moment_outlives_it() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(Behaviour::WithStaleLeases, Extension::Checkpointed, seed);
+        scene.holds_lock();
+        scene.wait(10.0);
+        let leader = scene.leader();
+        scene.cluster.stall(scene.now, leader);
+        scene.cluster.operate(scene.now, Operation::PutElsewhere);
+        scene.wait(0.1);
+        assert_eq!(scene.keep_alive(leader), Ok(15));
+        scene.cluster.end_stall(scene.now, leader);
+        scene.wait(0.2);
+        assert_eq!(scene.leader(), leader, "nobody stands for election so soon");
+        scene.cluster.kill(scene.now, leader);
+        scene.wait(8.0);
+        assert!(scene.cluster.has_lease(LEASE), "18 s after the grant, 8 s after the renewal");
+        scene.wait(8.0);
+        assert!(!scene.cluster.has_lease(LEASE));
+    }
+}
+
+#[test]
+fn a_member_that_joins_after_a_restore_begins_with_the_backup() {
+    each(|scene, _, _| {
+        scene.holds_lock();
+        let backup = scene.cluster.backup();
+        let place = (scene.leader() + 1) % 3;
+        scene.cluster.remove(scene.now, place);
+        scene.cluster.restore(scene.now, &backup);
+        scene.wait(4.0);
+        scene.cluster.add(scene.now, place);
+        scene.wait(1.0);
+        let answer = scene.call(place, Call::Confirm).expect("it has caught up");
+        assert_eq!(answer.body, Body::Lock(scene.cluster.lock().cloned()));
+        assert_eq!(Some(answer.header.revision), scene.cluster.lock().map(|lock| lock.create_revision));
+    });
+}
+
 #[test]
 fn the_same_seed_says_the_same() {
     let tell = || {
