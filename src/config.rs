@@ -17,6 +17,7 @@ mod listen;
 mod names;
 mod parse;
 mod sources;
+mod work;
 
 pub use api::{ApiAddress, ApiFault};
 pub use credentials::{FileFault, read_password};
@@ -32,6 +33,7 @@ pub use names::NameFault;
 pub(crate) use names::check_pod_name;
 pub(crate) use parse::parse_lock_and_etcd;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
+pub use work::{Restart, WorkConfig, WorkFault};
 
 /// Everything `bellwether run` needs to know.
 #[derive(Clone, Debug)]
@@ -46,12 +48,22 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where `/livez`, `/readyz` and `/metrics` listen.
     pub telemetry: SocketAddr,
+    /// What runs only while this candidate leads, if anything.
+    pub work: Option<WorkConfig>,
     /// The pod's label and events.
     pub pod_label: PodLabelConfig,
     /// Logs.
     pub log: LogConfig,
     /// What is allowed but should be known: one sentence each, to be logged at the start.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Whether this is `bellwether exec`: stdout and the signals belong to the command.
+    #[must_use]
+    pub fn runs_a_command(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.command.is_some())
+    }
 }
 
 /// Which lock: enough to look at an election from outside.

@@ -24,6 +24,7 @@ use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals};
+use crate::work::{Work, WorkError};
 
 /// The loop turns at least this often: timers count a clock that stands still while the machine sleeps,
 /// and `/livez` wants to see a turn now and then.
@@ -46,6 +47,9 @@ pub enum DriverError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
+    /// What runs only while it leads is not looked after any more.
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// The pod is not looked after any more: a bug.
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
@@ -54,11 +58,11 @@ pub enum DriverError {
     Task(#[from] JoinError),
 }
 
-/// Runs a candidate until it has stood down.
+/// Runs a candidate until it has stood down. What comes of it is the exit code of its command, when that was the reason.
 ///
 /// # Errors
 /// When it cannot start, or one of its parts dies: see [`DriverError`].
-pub async fn run(config: Config) -> Result<(), DriverError> {
+pub async fn run(config: Config) -> Result<Option<u8>, DriverError> {
     Driver::start(&config).await?.run().await
 }
 
@@ -68,13 +72,14 @@ enum Occurrence {
     Tick,
     Event(Event),
     Label(Report),
-    Reload,
+    Signal(Signal),
 }
 
 struct Driver {
     candidate: Candidate,
     etcd: Etcd,
     pod_label: PodLabel,
+    work: Work,
     shared: Arc<Shared>,
     view: watch::Sender<Arc<View>>,
     metrics: Arc<Metrics>,
@@ -89,12 +94,13 @@ struct Driver {
 
 impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
-        let signals = Signals::listen().map_err(DriverError::Signals)?;
+        let signals = Signals::listen(config.runs_a_command()).map_err(DriverError::Signals)?;
         cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
         let pod_label = PodLabel::start(&config.pod_label, &config.election.identity);
+        let work = Work::new(config)?;
         let candidate = Candidate::new(settings(config, pod_label.is_on())?, clock::now());
         let metrics = Metrics::new(&config.election.name, &config.timings, pod_label.is_on());
         let metrics = Arc::new(metrics.expect("each metric has a name of its own"));
@@ -112,6 +118,7 @@ impl Driver {
             candidate,
             etcd,
             pod_label,
+            work,
             shared,
             view,
             metrics,
@@ -123,7 +130,7 @@ impl Driver {
         })
     }
 
-    async fn run(mut self) -> Result<(), DriverError> {
+    async fn run(mut self) -> Result<Option<u8>, DriverError> {
         self.shared.ready();
         let mut progress = self.run_effects(clock::now());
         while progress == Progress::GoOn {
@@ -132,7 +139,7 @@ impl Driver {
             progress = self.turn(clock::now(), occurrence);
         }
         self.pod_label.finish().await;
-        Ok(())
+        Ok(self.work.ending()?)
     }
 
     /// Waits for one occurrence. Every branch is cancel-safe.
@@ -140,10 +147,8 @@ impl Driver {
         let patience = self.patience(clock::now());
         tokio::select! {
             event = self.etcd.next_event() => Ok(Occurrence::Event(event?)),
-            signal = self.signals.next() => Ok(match signal {
-                Signal::Stop => Occurrence::Event(Event::Stop),
-                Signal::Reload => Occurrence::Reload,
-            }),
+            signal = self.signals.next() => Ok(Occurrence::Signal(signal)),
+            report = self.work.next_report() => Ok(Occurrence::Event(report)),
             report = self.pod_label.next_report() => Ok(Occurrence::Label(report?)),
             Some(command) = self.commands.recv() => Ok(Occurrence::Event(command)),
             Some(settled) = self.settlements.join_next() => Ok(Occurrence::Event(Event::AnswersSettled { id: settled? })),
@@ -172,7 +177,7 @@ impl Driver {
                 self.metrics.observe_label(&report);
                 self.reporter.report_label(&report);
             }
-            Occurrence::Reload => self.reload(),
+            Occurrence::Signal(signal) => self.take_signal(now, signal),
         }
         self.publish();
         self.run_effects(now)
@@ -196,9 +201,9 @@ impl Driver {
                 Effect::Unwatch(watch) => self.etcd.unwatch(watch),
                 Effect::SettleAnswers(id) => self.settle_answers(id),
                 Effect::Publish(publication) => self.pod_label.publish(publication),
-                Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
-                    unreachable!("a candidate without work starts none")
-                }
+                Effect::StartWork { id, term, until } => self.work.start(id, term, until),
+                Effect::ExtendWork { id, until } => self.work.extend(id, until),
+                Effect::StopWork { id, kill_at } => self.work.stop(id, kill_at),
                 Effect::Remember(_) | Effect::Forget => unreachable!("there is nowhere to remember anything"),
                 Effect::Tell(notice) => {
                     self.metrics.observe(&notice);
@@ -216,6 +221,16 @@ impl Driver {
             promises.settled().await;
             id
         });
+    }
+
+    /// The command has every signal, before what that means for bellwether.
+    fn take_signal(&mut self, now: Reading, signal: Signal) {
+        self.work.forward(signal.number(), matches!(signal, Signal::Stop(_)));
+        match signal {
+            Signal::Stop(_) => self.candidate.handle_event(now, Event::Stop),
+            Signal::Reload => self.reload(),
+            Signal::Other(_) => {}
+        }
     }
 
     fn reload(&mut self) {
@@ -251,7 +266,7 @@ enum Progress {
 
 fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
     let bare = Settings::bare(config.election.identity.clone(), config.timings, config.etcd.endpoints.len(), random()?);
-    Ok(Settings { epoch: config.election.epoch, nonce: Nonce(random()?), publishes, ..bare })
+    Ok(Settings { epoch: config.election.epoch, nonce: Nonce(random()?), publishes, works: config.work.is_some(), ..bare })
 }
 
 fn random() -> Result<u64, DriverError> {

@@ -13,3 +13,4 @@ pub mod metrics;
 pub mod protections;
 pub mod report;
 pub mod signals;
+pub mod work;

@@ -48,9 +48,11 @@ impl Protections {
     pub const NO_WORK_WAIT: Self = Self { code: 11, name: "no-work-wait" };
     /// A confirm counts although another process of the candidate has gone on with its lease.
     pub const NO_NONCE_CHECK: Self = Self { code: 12, name: "no-nonce-check" };
+    /// A guardian waits for orders, whatever the time.
+    pub const NO_GUARDIAN_DEADLINE: Self = Self { code: 13, name: "no-guardian-deadline" };
 
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -63,6 +65,7 @@ impl Protections {
         Self::NO_STRIPPING,
         Self::NO_WORK_WAIT,
         Self::NO_NONCE_CHECK,
+        Self::NO_GUARDIAN_DEADLINE,
     ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.

@@ -40,6 +40,7 @@ fn config() -> Config {
         timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
         http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
         telemetry: ([127, 0, 0, 1], 0).into(),
+        work: None,
         pod_label: PodLabelConfig::Off(LabelOff::Asked),
         log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
         warnings: Vec::new(),

@@ -140,10 +140,6 @@ impl Course {
         self.stopping
     }
 
-    pub(super) const fn is_over(&self) -> bool {
-        matches!(self.step, Step::Over)
-    }
-
     fn run(&mut self, now: Instant, part: Part) {
         self.step = Step::Running(part);
         self.run_began = now;
@@ -300,7 +296,6 @@ mod tests {
         assert_eq!(stop(&mut course), [Act::Stop]);
         assert_eq!(after(&mut course, Outcome::Exited(Ending::Signal(15))), [Act::Begin(Part::OnStandDown)]);
         assert_eq!(after(&mut course, DONE), [Act::Stopped]);
-        assert!(course.is_over());
     }
 
     #[test]

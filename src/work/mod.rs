@@ -107,6 +107,8 @@ impl Work {
         let Some(config) = &self.config else { return };
         assert!(self.stretch.is_none(), "no work is started before the one before has ended");
         let course = Course::begin(config, clock::now().boot);
+        // What came of an earlier stretch that was over before anybody could be told is not why this process will end.
+        self.exit_code = None;
         self.stretch = Some(Stretch { id, term, until, kill_at: None, course, run: None, bound: None });
         self.act();
     }
