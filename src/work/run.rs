@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, write};
 use signal_hook::consts::SIGKILL;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -121,10 +121,12 @@ impl Run {
             return;
         }
         let line = order.to_string();
-        match self.socket.try_write(line.as_bytes()) {
+        // Past the runtime, which does not know yet that a fresh socket can be written to. A line fits unless hundreds
+        // before it have not been read.
+        match write(&self.socket, line.as_bytes()) {
             Ok(count) if count == line.len() => {}
             // Its end is in the socket: it is read there.
-            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {}
             Ok(_) | Err(_) => {
                 error!("the guardian of the command does not listen any more");
                 self.kill_guardian();
@@ -174,7 +176,7 @@ impl Run {
                 return None;
             };
             let happening = self.understand(told);
-            if happening.is_some() {
+            if happening.is_some() || self.phase != Phase::Guarded {
                 return happening;
             }
         }
