@@ -35,6 +35,11 @@ impl Process {
 /// Every process that this one is an ancestor of, as far as one look can tell: who changes parents meanwhile may be
 /// missed, so only [`has_children`] says that there is none.
 pub(super) fn descendants() -> io::Result<Vec<Process>> {
+    descendants_of(getpid())
+}
+
+/// Every process that this one is an ancestor of, in the same way.
+pub(super) fn descendants_of(ancestor: Pid) -> io::Result<Vec<Process>> {
     let mut others = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
@@ -46,10 +51,10 @@ pub(super) fn descendants() -> io::Result<Vec<Process>> {
             others.push(process);
         }
     }
-    Ok(descendants_of(getpid(), others))
+    Ok(family_of(ancestor, others))
 }
 
-fn descendants_of(ancestor: Pid, mut others: Vec<Process>) -> Vec<Process> {
+fn family_of(ancestor: Pid, mut others: Vec<Process>) -> Vec<Process> {
     let mut family = Vec::new();
     let mut parents = vec![ancestor];
     while let Some(parent) = parents.pop() {
@@ -140,7 +145,7 @@ mod tests {
     fn descendants_are_found_in_whatever_order_they_are_listed() {
         let others = vec![process(9, 5), process(5, 2), process(3, 1), process(2, 1), process(7, 6)];
         let mut found: Vec<i32> =
-            descendants_of(Pid::from_raw(1), others).iter().map(|process| process.pid.as_raw()).collect();
+            family_of(Pid::from_raw(1), others).iter().map(|process| process.pid.as_raw()).collect();
         found.sort_unstable();
         assert_eq!(found, [2, 3, 5, 9]);
     }

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tracing::{debug, error};
 
 use super::course::Outcome;
-use super::processes::{descendants, has_children, reap, signal, signal_group};
+use super::processes::{descendants, descendants_of, has_children, reap, signal, signal_group};
 use super::protocol::{Deadline, Lines, Order, Told};
 use crate::clock;
 use crate::config::PASSWORD_VARIABLE;
@@ -27,6 +27,8 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// A guardian that has not reported the end this long after it had to kill is frozen or dead. It takes a millisecond;
 /// a machine that is too busy for that for a second is no place to lead on.
 const GUARDIAN_PATIENCE: Duration = Duration::from_secs(1);
+/// How often what a guardian does not kill is killed until then.
+const KILL_AGAIN: Duration = Duration::from_millis(50);
 /// How often what a dead guardian has left is killed again: it may have been about to start more.
 const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 /// What a shell says of a command that is there but cannot be executed.
@@ -221,8 +223,7 @@ impl Run {
     }
 
     fn patience(&self, now: Instant) -> Duration {
-        let give_up_at = self.kill_at.after(GUARDIAN_PATIENCE);
-        if now < self.kill_at { self.kill_at.since(now) } else { give_up_at.since(now) }
+        if now < self.kill_at { self.kill_at.since(now) } else { KILL_AGAIN }
     }
 
     /// The guardian has killed by now; that it cannot is no reason not to. Nothing else has the group's number as long as
@@ -234,9 +235,20 @@ impl Run {
         if let Some(group) = self.group {
             signal_group(group, SIGKILL);
         }
+        self.kill_strays();
         if now >= self.kill_at.after(GUARDIAN_PATIENCE) {
             error!("the guardian of the command does nothing any more, and is killed");
             self.kill_guardian();
+        }
+    }
+
+    /// Who has left the group is killed as well.
+    fn kill_strays(&self) {
+        // Without an id the guardian has ended.
+        let Some(guardian) = self.guardian.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        // What cannot be seen now can be when the guardian is given up.
+        for stray in descendants_of(Pid::from_raw(guardian)).unwrap_or_default() {
+            signal(stray.pid, SIGKILL);
         }
     }
 

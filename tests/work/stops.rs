@@ -1,8 +1,6 @@
 //! Standing down in order, signals, ends of the command, exit codes.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::libc::SIGRTMIN;
 use nix::sys::signal::Signal;
 use support::etcd::KeyTimeline;
@@ -156,16 +154,14 @@ async fn what_a_command_leaves_behind_when_it_ends_is_gone_before_the_lock_is_le
 async fn a_failing_command_runs_again_in_the_same_term_as_the_policy_says() -> Result<()> {
     let scene = Scene::new().await?;
     let runs = scene.path("runs").display().to_string();
-    let script = format!("echo $BELLWETHER_TERM >> {runs}; [ $(wc -l < {runs}) -lt 4 ]");
-    let options = scene.options("one", &["sh", "-c", &script]).with(&["--restart", "on-failure"]);
-    let failing = options.clone();
-    // Fails when it has run three times: `never` would have ended with the first.
-    let mut one = Sidecar::start(&failing.executing(&["sh", "-c", &format!("sleep 0.3; {script} && exit 9; exit 0")]))?;
+    let fails_thrice = format!("sleep 0.2; echo $BELLWETHER_TERM >> {runs}; [ $(wc -l < {runs}) -lt 4 ] && exit 9; exit 0");
+    let options = scene.options("one", &["sh", "-c", &fails_thrice]).with(&["--restart", "on-failure"]);
+    let mut one = Sidecar::start(&options)?;
     ensure!(one.wait_exit(PATIENCE)?.code() == Some(0), "{}", one.log_tail());
     let terms = scene.lines("runs");
     ensure!(terms.len() == 4 && terms.iter().all(|term| *term == terms[0]), "{terms:?}");
-    let always = options.with(&["--restart", "always"]).executing(&["sh", "-c", &format!("sleep 0.1; echo >> {runs}")]);
-    let mut one = Sidecar::start(&always)?;
+    let ends = format!("sleep 0.1; echo >> {runs}");
+    let mut one = Sidecar::start(&scene.options("one", &["sh", "-c", &ends]).with(&["--restart", "always"]))?;
     wait_for("it runs again and again", || Ok((scene.lines("runs").len() >= 8).then_some(())))?;
     one.signal(Signal::SIGTERM)?;
     ensure!(one.wait_exit(PATIENCE)?.code() == Some(0), "{}", one.log_tail());
@@ -175,8 +171,9 @@ async fn a_failing_command_runs_again_in_the_same_term_as_the_policy_says() -> R
 #[tokio::test]
 async fn the_command_has_the_lock_in_its_environment_and_no_secret_default_signals_and_no_stdin() -> Result<()> {
     let scene = Scene::new().await?;
-    let (found, pipe) = (scene.path("found").display().to_string(), Duration::from_millis(500));
-    let script = format!("env > {found}; cat >> {found}; grep '^Sig[BC]' /proc/self/status >> {found}; ps -o pgid= $$ >> {found}; echo $$ >> {found}; sleep {}", pipe.as_secs_f64());
+    let found = scene.path("found").display().to_string();
+    let looks = ["env", "cat", "grep '^Sig[BC]' /proc/self/status", "ps -o pgid= $$", "echo $$", "sleep 0.5"];
+    let script = looks.map(|look| format!("{look} >> {found}")).join("; ");
     let options = scene.options("one", &["sh", "-c", &script]).with_env("BELLWETHER_ETCD_PASSWORD", "sesame");
     let user = options.with(&["--etcd-user", "nobody", "--epoch", "4"]);
     let mut one = Sidecar::start(&user)?;
@@ -197,5 +194,6 @@ async fn the_command_has_the_lock_in_its_environment_and_no_secret_default_signa
     ensure!(!found.iter().any(|line| line.contains("sesame")), "{found:?}");
     let [.., group, pid] = &found[..] else { anyhow::bail!("{found:?}") };
     ensure!(group.trim() == pid, "it leads a group of its own: {found:?}");
-    one.stdout().is_empty().then_some(()).context("nothing on stdout")
+    ensure!(one.stdout().is_empty(), "stdout is the command's");
+    Ok(())
 }
