@@ -33,6 +33,7 @@ pub use names::NameFault;
 pub(crate) use names::check_pod_name;
 pub(crate) use parse::parse_lock_and_etcd;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
+pub(crate) use work::SHELL;
 pub use work::{Restart, WorkConfig, WorkFault};
 
 /// Everything `bellwether run` needs to know.

@@ -266,7 +266,13 @@ enum Progress {
 
 fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
     let bare = Settings::bare(config.election.identity.clone(), config.timings, config.etcd.endpoints.len(), random()?);
-    Ok(Settings { epoch: config.election.epoch, nonce: Nonce(random()?), publishes, works: config.work.is_some(), ..bare })
+    Ok(Settings {
+        epoch: config.election.epoch,
+        nonce: Nonce(random()?),
+        publishes,
+        works: config.work.is_some(),
+        ..bare
+    })
 }
 
 fn random() -> Result<u64, DriverError> {

@@ -111,7 +111,11 @@ impl Reporter {
     /// The same on the process's own stdout, unless that is the command's: then names of leaders go to the log, too.
     #[must_use]
     pub fn to_stdout(config: &Config) -> Self {
-        if config.runs_a_command() { Self::new(config, Box::new(ToLog)) } else { Self::new(config, Box::new(io::stdout())) }
+        if config.runs_a_command() {
+            Self::new(config, Box::new(ToLog))
+        } else {
+            Self::new(config, Box::new(io::stdout()))
+        }
     }
 
     /// Says at the start whether the pod is labelled.

@@ -21,8 +21,8 @@ use signal_hook::{SigId, iterator::backend::Handle};
 /// SIGPIPE, which tell of bellwether's own children and pipes; the faults and SIGABRT, which are bellwether's own; SIGTTIN
 /// and SIGTTOU, which the terminal sends to whoever uses it from the background.
 const FOR_THE_COMMAND: [i32; 15] = [
-    SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGTSTP, SIGURG, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGWINCH, SIGIO,
-    SIGPWR, SIGSTKFLT,
+    SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGTSTP, SIGURG, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGWINCH,
+    SIGIO, SIGPWR, SIGSTKFLT,
 ];
 
 /// What an operator, or Kubernetes, asks for.

@@ -158,7 +158,7 @@ fn in_runtime(outcome: impl Future<Output = Result<Exit, Vec<ConfigFault>>>) -> 
 mod tests {
     use super::*;
     use crate::config::{Span, variable};
-    use crate::election::{Timings, TimingsRequest};
+    use crate::election::{StopTime, Timings, TimingsRequest};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn help_tells_the_defaults_the_timings_have() {
-        let timings = Timings::new(TimingsRequest::default()).expect("the defaults go together");
+        let request = TimingsRequest { stop_time: StopTime::Default, ..TimingsRequest::default() };
+        let timings = Timings::new(request).expect("the defaults go together");
         let run = command().get_subcommands().find(|command| command.get_name() == "run").cloned();
         let run = run.expect("there is a subcommand run");
         for (flag, default) in [
@@ -194,6 +195,7 @@ mod tests {
             ("reconnect_window", timings.reconnect_window()),
             ("answer_validity", timings.answer_validity()),
             ("drain_timeout", timings.drain_timeout()),
+            ("stop_timeout", timings.stop_time()),
         ] {
             let help = run.get_arguments().find(|arg| arg.get_id() == flag).and_then(|arg| arg.get_help());
             let help = help.expect("every timing has a help text").to_string();

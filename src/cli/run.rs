@@ -51,11 +51,7 @@ pub fn run(flags: &RunFlags, sources: &Sources) -> Result<Exit, Vec<ConfigFault>
 ///
 /// # Errors
 /// Every fault of the configuration.
-pub fn parse(
-    flags: &RunFlags,
-    command: Option<&CommandFlags>,
-    sources: &Sources,
-) -> Result<Config, Vec<ConfigFault>> {
+pub fn parse(flags: &RunFlags, command: Option<&CommandFlags>, sources: &Sources) -> Result<Config, Vec<ConfigFault>> {
     let mut faults = Faults::new(sources);
     let sabotaged = faults.keep(sabotage());
     match (Config::parse_with(flags, command, sources, &Surroundings::read()), faults.finish(sabotaged)) {
@@ -108,7 +104,7 @@ fn exit_of(error: &DriverError) -> Exit {
         | DriverError::Http(
             HttpError::Bind { .. } | HttpError::SocketInUse(_) | HttpError::NotASocket(_) | HttpError::NoAddress,
         )
-        | DriverError::Work(WorkError::NoSubreaper(_))
+        | DriverError::Work(WorkError::NoSubreaper(_) | WorkError::NoProc)
         | DriverError::Signals(_)
         | DriverError::NoRandomness => Exit::CannotStart,
     }

@@ -18,7 +18,9 @@ use super::{
     Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat,
     LogLevel, PodLabelConfig,
 };
-use crate::cli::flags::{CandidateFlags, CommandFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags};
+use crate::cli::flags::{
+    CandidateFlags, CommandFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags,
+};
 use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, StopTime, Timings, TimingsRequest};
 
 impl Config {

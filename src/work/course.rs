@@ -66,7 +66,9 @@ enum Step {
     /// One part runs.
     Running(Part),
     /// The command is started again then.
-    Pausing { until: Instant },
+    Pausing {
+        until: Instant,
+    },
     /// Nothing runs, and nothing is to run before the stop.
     Idle,
     Over,

@@ -176,7 +176,9 @@ impl Guardian {
             let now = clock::now();
             match (&mut self.plan, self.phase) {
                 (_, Phase::Waiting) | (None, _) => self.phase = Phase::Over,
-                (Some(plan), Phase::Running(_) | Phase::Leftovers(_) | Phase::Strays | Phase::Over) => plan.abandon(now),
+                (Some(plan), Phase::Running(_) | Phase::Leftovers(_) | Phase::Strays | Phase::Over) => {
+                    plan.abandon(now);
+                }
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
@@ -24,9 +25,9 @@ mod run;
 
 use self::course::{Act, Course, Outcome, Part};
 use self::protocol::Deadline;
-use self::run::{Happening, NOT_EXECUTABLE, Run};
+use self::run::{Happening, NOT_EXECUTABLE, Run, THIS_PROGRAM};
 use crate::clock;
-use crate::config::{Config, WorkConfig};
+use crate::config::{Config, SHELL, WorkConfig};
 use crate::election::{Event, Instant, OpId, Term, Until};
 
 pub use self::guardian::{GuardianError, guard};
@@ -39,9 +40,12 @@ pub enum WorkError {
         "the guardian of the command was killed, or froze; the command was killed, and this candidate has stood down"
     )]
     GuardianDied,
-    /// The kernel takes no orders.
+    /// The system does not let this process take in orphans.
     #[error("orphans cannot be taken in: {0}")]
     NoSubreaper(nix::errno::Errno),
+    /// Guardians are this very program, and look for processes there.
+    #[error("{THIS_PROGRAM} cannot be used: is /proc mounted?")]
+    NoProc,
 }
 
 /// Carries out what the core says about the work.
@@ -76,11 +80,12 @@ impl Work {
     /// Starts nothing yet. Needs a Tokio runtime with processes.
     ///
     /// # Errors
-    /// When the system does not let this process take in orphans.
+    /// When the system lacks what guardians need.
     pub fn new(config: &Config) -> Result<Self, WorkError> {
         if config.work.is_some() {
             // For the case that a guardian is killed: what it has left behind comes here.
             prctl::set_child_subreaper(true).map_err(WorkError::NoSubreaper)?;
+            fs::metadata(THIS_PROGRAM).map_err(|_error| WorkError::NoProc)?;
         }
         let election = &config.election;
         let environment = vec![
@@ -280,7 +285,7 @@ impl Work {
 
 /// A hook's command line.
 fn shell(line: Option<&str>) -> Vec<OsString> {
-    ["/bin/sh", "-c", line.unwrap_or_default()].map(OsString::from).to_vec()
+    [SHELL, "-c", line.unwrap_or_default()].map(OsString::from).to_vec()
 }
 
 fn tell_of_the_end(part: &str, outcome: Outcome, stopping: bool, again_in: Option<Duration>) {

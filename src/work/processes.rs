@@ -151,6 +151,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "reaping is what is tested")]
     fn a_child_that_has_ended_says_how_again_and_again_until_it_is_reaped() {
         let child = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().expect("a shell");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("an id"));

@@ -23,7 +23,7 @@ use crate::config::PASSWORD_VARIABLE;
 use crate::election::Instant;
 
 /// This very program, also when its file has been replaced since.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 /// A guardian that has not reported the end this long after it had to kill is frozen or dead. It takes a millisecond;
 /// a machine that is too busy for that for a second is no place to lead on.
 const GUARDIAN_PATIENCE: Duration = Duration::from_secs(1);

@@ -47,11 +47,8 @@ async fn on_lead_then_the_command_then_on_stand_down_never_overlapping_and_the_l
 #[tokio::test]
 async fn run_has_hooks_too_and_a_resignation_runs_them() -> Result<()> {
     let scene = Scene::new().await?;
-    let mut one = Sidecar::start(&hooks_alone(
-        &scene,
-        &noting(&scene, "on-lead", "0"),
-        &noting(&scene, "on-stand-down", "0"),
-    ))?;
+    let mut one =
+        Sidecar::start(&hooks_alone(&scene, &noting(&scene, "on-lead", "0"), &noting(&scene, "on-stand-down", "0")))?;
     wait_for("on-lead", || Ok((words(&scene).len() == 2).then_some(())))?;
     ensure!(one.resign("1s")? == 202);
     wait_for("both, twice", || Ok((words(&scene).len() >= 6).then_some(())))?;

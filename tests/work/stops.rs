@@ -154,7 +154,8 @@ async fn what_a_command_leaves_behind_when_it_ends_is_gone_before_the_lock_is_le
 async fn a_failing_command_runs_again_in_the_same_term_as_the_policy_says() -> Result<()> {
     let scene = Scene::new().await?;
     let runs = scene.path("runs").display().to_string();
-    let fails_thrice = format!("sleep 0.2; echo $BELLWETHER_TERM >> {runs}; [ $(wc -l < {runs}) -lt 4 ] && exit 9; exit 0");
+    let fails_thrice =
+        format!("sleep 0.2; echo $BELLWETHER_TERM >> {runs}; [ $(wc -l < {runs}) -lt 4 ] && exit 9; exit 0");
     let options = scene.options("one", &["sh", "-c", &fails_thrice]).with(&["--restart", "on-failure"]);
     let mut one = Sidecar::start(&options)?;
     ensure!(one.wait_exit(PATIENCE)?.code() == Some(0), "{}", one.log_tail());

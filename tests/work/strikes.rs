@@ -9,8 +9,8 @@ use support::etcd::EtcdServer;
 use support::{Moment, Proxy, Sidecar};
 
 use crate::scene::{
-    KILL_LATENCY, LOCK_KEY, MARGIN, PATIENCE, STOP_TIME, Scene, TTL, figure, guardian_of, is_there, send,
-    wait_for, wait_until,
+    KILL_LATENCY, LOCK_KEY, MARGIN, PATIENCE, STOP_TIME, Scene, TTL, figure, guardian_of, is_there, send, wait_for,
+    wait_until,
 };
 use crate::witness::{Manner, lives, overlaps};
 
@@ -157,13 +157,13 @@ async fn a_term_that_goes_on_after_jeopardy_has_its_command_again() -> Result<()
     options.etcd_endpoints = vec![format!("http://{}", proxy.address())];
     let one = Sidecar::start(&options)?;
     let term = scene.wait_for_family("one", 0)?;
-    let commands = || -> Result<usize> {
-        Ok(scene.lives_of(term)?.iter().filter(|life| life.role == "command").count())
-    };
+    let commands =
+        || -> Result<usize> { Ok(scene.lives_of(term)?.iter().filter(|life| life.role == "command").count()) };
     ensure!(commands()? == 1);
     proxy.cut();
     wait_for("a second command in the same term", || Ok((commands()? == 2).then_some(())))?;
-    let [first, second] = &scene.lives_of(term)?.into_iter().filter(|life| life.role == "command").collect::<Vec<_>>()[..]
+    let [first, second] =
+        &scene.lives_of(term)?.into_iter().filter(|life| life.role == "command").collect::<Vec<_>>()[..]
     else {
         anyhow::bail!("two commands");
     };

@@ -1,6 +1,6 @@
 //! Three contenders, struck again and again at the worst moments: no command is ever alive outside its term.
 //!
-//! `BELLWETHER_TRIALS=100 make test ARGS='--test work nothing_is_ever_alive'` is the long run: about a minute.
+//! `BELLWETHER_TRIALS=1000 make test ARGS='--test work nothing_is_ever_alive'` is the long run: about eight minutes.
 
 use std::path::PathBuf;
 use std::thread;
@@ -13,10 +13,13 @@ use support::{Moment, Sidecar, SidecarOptions};
 use tempfile::TempDir;
 
 use crate::scene::{figure, guardian_of, quick, send, wait_for, wait_until};
-use crate::witness::{Life, Manner, lives, overlaps, witness};
+use crate::witness::{Life, Manner, hook, lives, overlaps, witness};
 
 /// How many strikes `make test` has time for.
-const TRIALS: usize = 30;
+const TRIALS: usize = 100;
+/// As many as show, without a protection, that they would show it.
+#[cfg(feature = "sabotage")]
+const CONTROL_TRIALS: usize = 15;
 /// Elections side by side: more would only take the processors from each other.
 const LANES: usize = 5;
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -67,8 +70,7 @@ struct Trial {
     blow: Blow,
     phase: Phase,
     term: u64,
-    struck: Moment,
-    /// Whose witnesses must be dead then.
+    /// The witnesses of this term must be dead then.
     dead_by: Moment,
 }
 
@@ -94,18 +96,22 @@ struct Lane {
 }
 
 impl Lane {
-    fn begin(etcd: &EtcdServer, number: u64, seed: u64) -> Result<Self> {
+    fn begin(etcd: &EtcdServer, number: u64, seed: u64, sabotage: Option<&str>) -> Result<Self> {
         let folder = TempDir::new()?;
+        let book = folder.path().join("book");
         let mut contenders = Vec::new();
         for name in NAMES {
             let manner = if name == "one" { Manner::Mild } else { Manner::Deaf };
-            let command = witness(&folder.path().join("book"), manner)?;
+            let command = witness(&book, manner)?;
             let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), name, &etcd.endpoints())
                 .with(&TIMINGS)
-                // Long enough to be struck in.
-                .with(&["--on-lead", "sleep 0.05", "--on-stand-down", "sleep 0.05"])
+                // What undoes may run when the term is over; what it undoes may not.
+                .with(&["--on-lead", &hook(&book)?, "--on-stand-down", "sleep 0.05"])
                 .executing(&command.iter().map(String::as_str).collect::<Vec<_>>());
             options.election = format!("trials-{number}");
+            if let Some(protection) = sabotage {
+                options = options.with_env("BELLWETHER_SABOTAGE", protection);
+            }
             contenders.push(Sidecar::start(&options)?);
         }
         Ok(Self { folder, contenders, random: Random(seed.wrapping_add(number)), trials: Vec::new() })
@@ -127,7 +133,9 @@ impl Lane {
             }
             Ok(None)
         })
-        .with_context(|| self.contenders.iter().map(|c| format!("\n{}:\n{}", c.identity(), c.log_tail())).collect::<String>())
+        .with_context(|| {
+            self.contenders.iter().map(|c| format!("\n{}:\n{}", c.identity(), c.log_tail())).collect::<String>()
+        })
     }
 
     fn wait_for_witness_of(&self, is_it: impl Fn(&Life) -> bool) -> Result<()> {
@@ -159,7 +167,7 @@ impl Lane {
             // What bellwether has to sweep; a frozen machine has the lease's end for it.
             Blow::KillGuardian => Duration::ZERO,
         };
-        self.trials.push(Trial { blow, phase, term, struck, dead_by: struck.after(grace + KILL_LATENCY) });
+        self.trials.push(Trial { blow, phase, term, dead_by: struck.after(grace + KILL_LATENCY) });
         if blow == Blow::Freeze {
             // Until another's command is there: it would meet the frozen one's.
             self.leader_of_the_others(leader, term)?;
@@ -247,11 +255,20 @@ impl Lane {
     }
 }
 
+/// What came of all lanes.
+#[derive(Debug, Default)]
+struct Tally {
+    trials: Vec<Trial>,
+    witnesses: usize,
+    /// Who was alive outside of its term, one sentence each.
+    outside: Vec<String>,
+}
+
 /// All lanes side by side: the trials, and who was alive outside of its term.
-fn strikes(etcd: &EtcdServer, trials: usize, seed: u64) -> Result<(Vec<Trial>, usize, Vec<String>)> {
+fn strikes(trials: usize, etcd: &EtcdServer, seed: u64, sabotage: Option<&str>) -> Result<Tally> {
     let each = trials.div_ceil(LANES);
     let lane = |number: u64| -> Result<Lane> {
-        let mut lane = Lane::begin(etcd, number, seed)?;
+        let mut lane = Lane::begin(etcd, number, seed, sabotage)?;
         while lane.trials.len() < each {
             lane.trial().with_context(|| format!("lane {number}, seed {seed}, trials so far: {:#?}", lane.trials))?;
         }
@@ -263,14 +280,14 @@ fn strikes(etcd: &EtcdServer, trials: usize, seed: u64) -> Result<(Vec<Trial>, u
         let lanes: Vec<_> = (0..LANES).map(|number| scope.spawn(move || lane(u64::try_from(number)?))).collect();
         lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|_panic| Err(anyhow!("a lane panicked")))).collect()
     });
-    let (mut all, mut witnesses, mut outside) = (Vec::new(), 0, Vec::new());
+    let mut tally = Tally::default();
     for lane in lanes {
         let lane = lane?;
-        witnesses += lives(&lane.book())?.len();
-        outside.extend(lane.judge()?);
-        all.extend(lane.trials);
+        tally.witnesses += lives(&lane.book())?.len();
+        tally.outside.extend(lane.judge()?);
+        tally.trials.extend(lane.trials);
     }
-    Ok((all, witnesses, outside))
+    Ok(tally)
 }
 
 #[tokio::test]
@@ -281,7 +298,7 @@ async fn nothing_is_ever_alive_outside_its_term_whatever_is_struck_and_when() ->
     };
     let etcd = EtcdServer::start_with(quick()).await?;
     let seed = Moment::now().nanos();
-    let (all, witnesses, outside) = strikes(&etcd, trials, seed)?;
+    let Tally { trials: all, witnesses, outside } = strikes(trials, &etcd, seed, None)?;
     for blow in [Blow::Kill, Blow::Freeze, Blow::KillGuardian] {
         let count = |phase| all.iter().filter(|trial| (trial.blow, trial.phase) == (blow, phase)).count();
         let [start, steady, stop] = [Phase::Start, Phase::Steady, Phase::Stop].map(count);
@@ -293,5 +310,16 @@ async fn nothing_is_ever_alive_outside_its_term_whatever_is_struck_and_when() ->
     );
     ensure!(all.len() >= trials && witnesses > trials, "too little happened");
     ensure!(outside.is_empty(), "{outside:#?}");
+    Ok(())
+}
+
+#[cfg(feature = "sabotage")]
+#[tokio::test]
+async fn control_without_the_guardians_own_deadline_somebody_is_alive_outside_its_term() -> Result<()> {
+    let etcd = EtcdServer::start_with(quick()).await?;
+    let tally = strikes(CONTROL_TRIALS, &etcd, Moment::now().nanos(), Some("no-guardian-deadline"))?;
+    ensure!(tally.trials.iter().any(|trial| trial.blow == Blow::Freeze), "nobody was frozen: {tally:?}");
+    figure("without the guardian's deadline", format_args!("{} alive outside their term", tally.outside.len()));
+    ensure!(!tally.outside.is_empty(), "nobody was alive outside its term: {tally:?}");
     Ok(())
 }

@@ -18,10 +18,12 @@ use support::Moment;
 const BOOK: &str = "WITNESS_BOOK";
 /// What a witness does besides: see [`Manner`].
 const MANNER: &str = "WITNESS_MANNER";
-/// Which generation it is: `command`, `child`, `orphan`.
+/// Which one it is: `command`, `child`, `orphan`; `hook`.
 const ROLE: &str = "WITNESS_ROLE";
 /// Between two lines of a witness: finer than anything that is asserted of them.
 const BEAT: Duration = Duration::from_millis(2);
+/// How long a hook's witness lives: long enough to be struck in.
+const HOOK_LIFE: Duration = Duration::from_millis(60);
 /// A witness that nobody ends, because what is tested is broken, does not stay for ever.
 const LIFE_MOST: Duration = Duration::from_secs(120);
 
@@ -36,12 +38,21 @@ pub enum Manner {
 
 /// The program and arguments of a witness that writes to `book`.
 pub fn witness(book: &Path, manner: Manner) -> Result<Vec<String>> {
+    witness_as("command", book, manner)
+}
+
+/// The command line of a hook that is a witness for a moment.
+pub fn hook(book: &Path) -> Result<String> {
+    Ok(format!("exec {}", witness_as("hook", book, Manner::Deaf)?.join(" ")))
+}
+
+fn witness_as(role: &str, book: &Path, manner: Manner) -> Result<Vec<String>> {
     let program = std::env::current_exe()?.display().to_string();
     let manner = match manner {
         Manner::Mild => "mild",
         Manner::Deaf => "deaf",
     };
-    let variables = [format!("{BOOK}={}", book.display()), format!("{MANNER}={manner}"), format!("{ROLE}=command")];
+    let variables = [format!("{BOOK}={}", book.display()), format!("{MANNER}={manner}"), format!("{ROLE}={role}")];
     let test = ["--exact", "witness::a_witness", "--nocapture", "--test-threads=1", "--quiet"].map(str::to_owned);
     Ok([&["/usr/bin/env".to_owned()][..], &variables, &[program], &test].concat())
 }
@@ -67,8 +78,8 @@ fn a_witness() -> Result<()> {
     let mut book = OpenOptions::new().append(true).create(true).open(book)?;
     let term = std::env::var("BELLWETHER_TERM")?;
     let identity = std::env::var("BELLWETHER_IDENTITY")?;
-    let (pid, end) = (std::process::id(), Moment::now().after(LIFE_MOST));
-    let role = role.replace(' ', "-");
+    let life = if role == "hook" { HOOK_LIFE } else { LIFE_MOST };
+    let (pid, end) = (std::process::id(), Moment::now().after(life));
     while !end.passed() {
         // One write, at the end of the file: whole, whoever else writes.
         let now = Moment::now().nanos();
