@@ -44,8 +44,11 @@ impl Protections {
     /// A new leader labels itself and leaves the other pods as they are.
     pub const NO_STRIPPING: Self = Self { code: 8, name: "no-stripping" };
 
+    /// An event is written as it was composed, whatever has become of it while it waited for its socket.
+    pub const STALE_EVENTS: Self = Self { code: 11, name: "stale-events" };
+
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -56,6 +59,7 @@ impl Protections {
         Self::NO_TERM_CHECK,
         Self::NO_LABEL_WAIT,
         Self::NO_STRIPPING,
+        Self::STALE_EVENTS,
     ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.
