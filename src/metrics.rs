@@ -265,6 +265,9 @@ impl Metrics {
             | Notice::ServerVersion { .. }
             | Notice::NoSpace { .. }
             | Notice::StreamEnded { .. }
+            | Notice::Resuming { .. }
+            | Notice::NotResumed { .. }
+            | Notice::Superseded
             | Notice::Released { .. } => {}
         }
     }
@@ -347,21 +350,26 @@ impl Scraped {
 /// The states a reason can lead to.
 const fn leads_to(reason: Reason) -> &'static [PublicState] {
     match reason {
-        Reason::Claimed | Reason::Adopted | Reason::Resumed => &[PublicState::Leading],
+        Reason::Claimed | Reason::Adopted | Reason::Resumed | Reason::Inherited => &[PublicState::Leading],
         Reason::UntilPassed | Reason::ClockJumped | Reason::StreamEnded => &[PublicState::Jeopardy],
         Reason::Registered
+        | Reason::LooksOn
+        | Reason::Superseded
         | Reason::LeaseLost
         | Reason::LockDeleted
         | Reason::LockOverwritten
         | Reason::StoreReset
         | Reason::SeveralClusters => &[PublicState::Standby],
         Reason::Resigned => &[PublicState::StandingDown, PublicState::Standby],
+        Reason::WorkFailed | Reason::AppUnhealthy | Reason::WorkFinished => &[PublicState::StandingDown],
         Reason::Stopped => &[PublicState::StandingDown, PublicState::Stopped],
     }
 }
 
-const REASONS: [Reason; 14] = [
+const REASONS: [Reason; 20] = [
     Reason::Registered,
+    Reason::LooksOn,
+    Reason::Inherited,
     Reason::Claimed,
     Reason::Adopted,
     Reason::Resumed,
@@ -373,6 +381,10 @@ const REASONS: [Reason; 14] = [
     Reason::LockOverwritten,
     Reason::Resigned,
     Reason::Stopped,
+    Reason::WorkFinished,
+    Reason::WorkFailed,
+    Reason::AppUnhealthy,
+    Reason::Superseded,
     Reason::StoreReset,
     Reason::SeveralClusters,
 ];
@@ -383,7 +395,8 @@ const RENEWAL_FAILURES: [RenewalFailure; 4] =
 const CLAIM_RESULTS: [ClaimResult; 4] =
     [ClaimResult::Won, ClaimResult::HeldAlready, ClaimResult::Lost, ClaimResult::LeaseGone];
 
-const OPERATIONS: [Operation; 11] = [
+const OPERATIONS: [Operation; 12] = [
+    Operation::Resume,
     Operation::Probe,
     Operation::Grant,
     Operation::Observe,

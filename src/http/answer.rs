@@ -157,7 +157,7 @@ impl<'a> LeaderBody<'a> {
     }
 
     /// The same as news: nobody knows when it will be read, so it holds for no time at all.
-    pub(super) fn as_news(self) -> Self {
+    pub(super) fn into_news(self) -> Self {
         Self { valid_for_ms: 0, ..self }
     }
 }

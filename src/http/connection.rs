@@ -74,9 +74,9 @@ struct Progress {
 #[derive(Debug)]
 enum Budget {
     /// Of the listener's.
-    Ordinary(OrdinaryPlace),
+    Ordinary { _place: OrdinaryPlace },
     /// Of the process's for event streams and waiting polls.
-    Push(Place),
+    Push { _place: Place },
 }
 
 /// One of a listener's ordinary connections. As many are alive as there are connections.
@@ -112,7 +112,7 @@ impl Connection {
             leading_term: None,
             handover: None,
             handover_ready: false,
-            budget: Budget::Ordinary(place),
+            budget: Budget::Ordinary { _place: place },
             waited: None,
         };
         Arc::new(Self { peer, shared, limits, progress: Mutex::new(progress) })
@@ -131,8 +131,8 @@ impl Connection {
     pub(super) fn last_request(&self) -> Option<TimerInstant> {
         let progress = self.progress();
         match progress.budget {
-            Budget::Ordinary(_) => Some(progress.last_request),
-            Budget::Push(_) => None,
+            Budget::Ordinary { .. } => Some(progress.last_request),
+            Budget::Push { .. } => None,
         }
     }
 
@@ -185,7 +185,7 @@ impl Connection {
     /// The connection has been taken out of HTTP.
     pub(super) fn handed_over(&self, place: Place) {
         self.flushed();
-        self.progress().budget = Budget::Push(place);
+        self.progress().budget = Budget::Push { _place: place };
     }
 
     /// The connection goes back to HTTP, where the request it left with is read again. It comes back among the
@@ -197,7 +197,7 @@ impl Connection {
         progress.waited = Some(waited);
         let has_room = ordinary.others() < self.limits.connections;
         if has_room {
-            progress.budget = Budget::Ordinary(ordinary.clone());
+            progress.budget = Budget::Ordinary { _place: ordinary.clone() };
         }
         has_room
     }

@@ -39,6 +39,7 @@ use axum::response::IntoResponse;
 use jiff::Timestamp;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
@@ -96,7 +97,7 @@ pub(super) async fn events(
     let to_me = is_meant(&request.uri, shared.about().identity.as_str());
     let tell = move |moment: &Moment<'_>| {
         let leading = moment.leading().filter(|_| to_me);
-        Told::json(Some("leader"), &LeaderBody::of(moment, to_me).as_news(), leading)
+        Told::json(Some("leader"), &LeaderBody::of(moment, to_me).into_news(), leading)
     };
     stream(&shared, &answer, &request, Path::Events, Box::new(tell)).await
 }
@@ -159,14 +160,17 @@ struct Outgoing {
 }
 
 /// Why a stream has ended.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum StreamEnd {
     /// The client has closed it.
+    #[error("its client has gone")]
     Gone,
     /// The client has not read for too long.
+    #[error("its client does not read")]
     Stalled,
-    /// The socket, or the term of an event that had left in part.
-    Failed(io::Error),
+    /// The socket failed, or the term ended of which an event had left in part.
+    #[error("{0}")]
+    Failed(#[from] io::Error),
 }
 
 /// What a stream has come to.

@@ -117,8 +117,8 @@ impl Bound {
                 Some(Err(error)) => (Some(error.id()), error.to_string()),
                 None => (None, "there was nothing to listen on".to_owned()),
             };
-            let named = names.into_iter().find(|(task, _)| Some(*task) == id);
-            HttpError::Ended { what: named.map_or_else(|| "a server".to_owned(), |(_, name)| name), reason }
+            let ended = names.into_iter().find(|(task, _)| Some(*task) == id);
+            HttpError::Ended { what: ended.map_or_else(|| "a server".to_owned(), |(_, name)| name), reason }
         }
     }
 }
@@ -190,7 +190,7 @@ async fn serve_connection(stream: Stream, front: Arc<Front>, ordinary: OrdinaryP
             Handover::Events(events, place) => {
                 connection.handed_over(place);
                 let end = events.run(left.io).await;
-                tracing::debug!(peer = %connection.peer(), ?end, "an event stream ended");
+                tracing::debug!(peer = %connection.peer(), %end, "an event stream ended");
                 return;
             }
             Handover::Wait(wait, place) => {

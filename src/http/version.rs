@@ -28,10 +28,10 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) fn of(boot: Boot, view: &View, now: Reading) -> Self {
-        Self { boot, news: view.version, expired: view.lead.is_some() && !view.leads(now) }
+        Self { boot, news: view.news, expired: view.lead.is_some() && !view.leads(now) }
     }
 
-    /// Whether a client that shows this has seen this version. As an ETag it stands in quotes; they may be left on.
+    /// Whether a client that shows this has seen this version. As an `ETag` it stands in quotes; they may be left on.
     pub(super) fn is_shown_by(self, text: &str) -> bool {
         let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
         text == self.to_string()

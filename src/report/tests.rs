@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{
     ElectionConfig, EtcdConfig, HttpConfig, LabelOff, LockKeyName, LogConfig, LogFormat, LogLevel, PodLabelConfig,
 };
-use crate::election::{Epoch, Revision, Timings, TimingsRequest, WallTime};
+use crate::election::{Epoch, PublicState, Reason, Revision, Timings, TimingsRequest, WallTime};
 
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
