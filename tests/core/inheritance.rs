@@ -12,6 +12,8 @@ use bellwether::protections::Protections;
 use crate::scene::{K, M, ME, NANO, Pending, RIVAL, RIVAL_LEASE, Scene, T};
 
 const SOON: Duration = Duration::from_secs(2);
+/// The longest that an answer promises by default.
+const V: Duration = Duration::from_secs(1);
 
 fn life(nonce: u64) -> Settings {
     let timings = Timings::new(TimingsRequest::default()).expect("the defaults hold together");
@@ -234,18 +236,37 @@ fn an_unhealthy_application_found_while_resuming_gives_the_lock_back() {
     let mut scene = scene.reborn(SOON, Settings { application: Application::Checked, ..second_life(memory) });
     scene.answer(Operation::Probe);
     scene.event(Event::AppHealth(AppHealth::Unhealthy));
-    scene.live(K);
+    scene.live(V - NANO);
+    assert!(scene.my_lock().is_some(), "the answers of the earlier life are still good");
+    scene.live(NANO);
     assert!(!scene.leads() && scene.etcd.lock().is_none(), "{:?}", scene.etcd.lock());
 }
 
 #[test]
-fn who_is_told_to_stop_while_resuming_lets_go_of_the_lock() {
+fn who_is_told_to_stop_while_resuming_lets_go_of_the_lock_when_the_answers_of_the_earlier_life_have_expired() {
     let (scene, memory) = leader();
-    let mut scene = scene.reborn(SOON, second_life(memory));
+    let mut scene = scene.reborn(NANO, second_life(memory));
     scene.answer(Operation::Probe);
     scene.event(Event::Stop);
-    scene.answer_all();
+    scene.settle_answers();
+    scene.live(V - NANO);
+    assert!(!scene.has_exited() && scene.etcd.lock().is_some());
+    scene.live(NANO);
     assert!(scene.has_exited() && scene.etcd.lock().is_none());
+}
+
+#[test]
+fn a_resumed_leader_that_resigns_at_once_waits_for_the_answers_of_the_earlier_life() {
+    let (scene, memory) = leader();
+    let mut scene = scene.reborn(NANO, second_life(memory));
+    scene.answer_all();
+    assert!(scene.leads());
+    scene.event(Event::Resign { cooldown: K });
+    scene.settle_answers();
+    scene.live(V - NANO);
+    assert!(scene.my_lock().is_some());
+    scene.live(NANO);
+    assert!(scene.etcd.lock().is_none());
 }
 
 #[test]
