@@ -20,7 +20,9 @@ use crate::clock;
 use crate::config::{Config, Span};
 use crate::election::{Application, Candidate, Effect, Event, Nonce, OpId, Part, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
-use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry, cut_writes_that_were_stopped};
+use crate::http::{
+    About, Bound, HttpError, LocalApi, Shared, Telemetry, allow_for_open_streams, cut_writes_that_were_stopped,
+};
 use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
@@ -96,6 +98,9 @@ impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
         let signals = Signals::listen().map_err(DriverError::Signals)?;
         cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
+        if let Err(error) = allow_for_open_streams() {
+            warn!(%error, "there may be fewer event streams and waiting polls than usual: too few open files are allowed");
+        }
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
