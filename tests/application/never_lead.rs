@@ -85,6 +85,31 @@ async fn an_observer_names_each_leader_as_soon_as_the_watch_tells() -> Result<()
 }
 
 #[tokio::test]
+async fn a_leader_that_comes_back_as_an_observer_leaves_its_old_lock_to_expire_and_names_nobody_meanwhile() -> Result<()>
+{
+    let etcd = EtcdServer::start_with(quick()).await?;
+    let flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "3s"]]);
+    let mut scene = Scene { etcd, flock };
+    scene.flock.join("old")?;
+    scene.flock.lead_of_one("old", Moment::now())?;
+    let lock = scene.lock_timeline()?;
+    let dead = Moment::now();
+    scene.flock.restart_with("old", &NEVER_LEAD)?;
+    let back = Moment::now();
+    let told = scene.flock.wait_for("old", |status, body| status == 503 && body["state"] == "standby")?;
+    let held = lock.changes().iter().all(|change| change.value.is_some());
+    ensure!(told["name"] == "", "nobody is to take the name in the lock for a leader's (held: {held}): {told}");
+    let gone = lock.wait_for(PATIENCE, |change| change.value.is_none())?;
+    figure(
+        "kill -9 to the lock's end, lease 3 s, restarted with --never-lead",
+        format_args!("{:?}", gone.seen.since(dead)),
+    );
+    ensure!(scene.in_line().await?.is_empty(), "the old registration expires with the lease");
+    scene.flock.nobody_led_since(back)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn status_tells_an_observer_from_a_candidate() -> Result<()> {
     let mut scene = scene().await?;
     observe(&mut scene, "watcher")?;
