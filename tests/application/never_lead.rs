@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use etcd_client::{Permission, PermissionType};
 use nix::sys::signal::Signal;
 use support::Moment;
 use support::etcd::EtcdServer;
 
-use crate::flock::{Flock, NEVER_EXPIRES, PATIENCE, figure, quick, wait_until};
+use crate::flock::{Flock, LOCK_KEY, NEVER_EXPIRES, PATIENCE, figure, quick, wait_until};
 use crate::scene::Scene;
 
 const NEVER_LEAD: [&str; 1] = ["--never-lead"];
@@ -106,6 +107,36 @@ async fn a_leader_that_comes_back_as_an_observer_leaves_its_old_lock_to_expire_a
     );
     ensure!(scene.in_line().await?.is_empty(), "the old registration expires with the lease");
     scene.flock.nobody_led_since(back)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_observer_needs_to_read_and_nothing_else() -> Result<()> {
+    let mut scene = scene().await?;
+    scene.etcd.add_user("candidate", "secret", LOCK_KEY).await?;
+    let mut client = scene.etcd.any_client().await?;
+    client.user_add("observer", "secret", None).await?;
+    client.role_add("observer").await?;
+    for permission in [
+        Permission::new(PermissionType::Read, LOCK_KEY),
+        Permission::new(PermissionType::Read, format!("{LOCK_KEY}/candidates/")).with_prefix(),
+    ] {
+        client.role_grant_permission("observer", permission).await?;
+    }
+    client.user_grant_role("observer", "observer").await?;
+    scene.etcd.enable_auth().await?;
+
+    for (name, user, more) in [("leader", "candidate", &[][..]), ("watcher", "observer", &NEVER_LEAD)] {
+        let options = scene.flock.options(name).with(&["--etcd-user", user]).with(more);
+        scene.flock.join_as(name, &options.with_env("BELLWETHER_ETCD_PASSWORD", "secret"))?;
+    }
+    scene.flock.lead_of_one("leader", Moment::now())?;
+    scene.flock.wait_for("watcher", |status, body| status == 503 && body["name"] == "leader")?;
+    scene.flock.sidecar("leader")?.signal(Signal::SIGTERM)?;
+    scene.flock.wait_for("watcher", |status, body| status == 503 && body["name"] == "")?;
+    let log = scene.flock.sidecar("watcher")?.log();
+    ensure!(!log.iter().any(|line| line.contains("permission")), "{log:#?}");
+    scene.flock.end()?;
     Ok(())
 }
 
