@@ -15,11 +15,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
+use crate::app_health::{self, AppHealthError, AppProbes};
 use crate::clock;
 use crate::config::{Config, Span};
-use crate::election::{Candidate, Effect, Event, Nonce, OpId, Reading, Settings, View};
+use crate::election::{Application, Candidate, Effect, Event, Nonce, OpId, Part, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
-use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry, cut_writes_that_were_stopped};
+use crate::http::{
+    About, Bound, HttpError, LocalApi, Shared, Telemetry, allow_for_open_streams, cut_writes_that_were_stopped,
+};
 use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
@@ -53,6 +56,9 @@ pub enum DriverError {
     /// The pod is not looked after any more: a bug.
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
+    /// The application is not asked for its health any more: a bug.
+    #[error(transparent)]
+    AppHealth(#[from] AppHealthError),
     /// One of the driver's own tasks panicked: a bug.
     #[error("a task of the driver ended: {0}")]
     Task(#[from] JoinError),
@@ -80,6 +86,7 @@ struct Driver {
     etcd: Etcd,
     pod_label: PodLabel,
     work: Work,
+    app_probes: AppProbes,
     shared: Arc<Shared>,
     view: watch::Sender<Arc<View>>,
     metrics: Arc<Metrics>,
@@ -96,6 +103,9 @@ impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
         let signals = Signals::listen(config.runs_a_command()).map_err(DriverError::Signals)?;
         cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
+        if let Err(error) = allow_for_open_streams() {
+            warn!(%error, "there may be fewer event streams and waiting polls than usual: too few open files are allowed");
+        }
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
@@ -107,6 +117,7 @@ impl Driver {
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
         let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
+        let app_probes = AppProbes::start(config.app_health.as_ref());
         announce(config, &local_api, &telemetry);
         Reporter::announce_label(config);
         let mut listeners = JoinSet::new();
@@ -119,6 +130,7 @@ impl Driver {
             etcd,
             pod_label,
             work,
+            app_probes,
             shared,
             view,
             metrics,
@@ -149,6 +161,10 @@ impl Driver {
             event = self.etcd.next_event() => Ok(Occurrence::Event(event?)),
             signal = self.signals.next() => Ok(Occurrence::Signal(signal)),
             report = self.work.next_report() => Ok(Occurrence::Event(report)),
+            report = self.app_probes.next_report() => Ok(Occurrence::Event(match report? {
+                app_health::Report::Health(health) => Event::AppHealth(health),
+                app_health::Report::Gone => Event::AppGone,
+            })),
             report = self.pod_label.next_report() => Ok(Occurrence::Label(report?)),
             Some(command) = self.commands.recv() => Ok(Occurrence::Event(command)),
             Some(settled) = self.settlements.join_next() => Ok(Occurrence::Event(Event::AnswersSettled { id: settled? })),
@@ -168,6 +184,9 @@ impl Driver {
         let due = self.candidate.poll_timeout().is_some_and(|at| now.boot >= at);
         if due || matches!(occurrence, Occurrence::Tick) {
             self.candidate.handle_timeout(now);
+        }
+        if matches!(occurrence, Occurrence::Signal(Signal::Stop(_)) | Occurrence::Event(Event::WorkFinished { .. })) {
+            self.app_probes.stopping();
         }
         match occurrence {
             Occurrence::Tick => {}
@@ -243,6 +262,10 @@ impl Driver {
 
 /// The first line of a log: which version takes part in what, where it is asked, and whom it asks.
 fn announce(config: &Config, local_api: &Bound, telemetry: &Bound) {
+    let begins = match config.part {
+        Part::Candidate => "campaigning",
+        Part::Observer => "looking on (--never-lead)",
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         election = %format!("{}/{}", config.election.namespace, config.election.name),
@@ -253,7 +276,8 @@ fn announce(config: &Config, local_api: &Bound, telemetry: &Bound) {
         etcd_endpoints = config.etcd.endpoints.join(" "),
         local_api = local_api.addresses().join(" "),
         telemetry = telemetry.addresses().join(" "),
-        "campaigning"
+        app_health = config.app_health.as_ref().map(|it| it.target.to_string()),
+        "{begins}"
     );
 }
 
@@ -266,13 +290,9 @@ enum Progress {
 
 fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
     let bare = Settings::bare(config.election.identity.clone(), config.timings, config.etcd.endpoints.len(), random()?);
-    Ok(Settings {
-        epoch: config.election.epoch,
-        nonce: Nonce(random()?),
-        publishes,
-        works: config.work.is_some(),
-        ..bare
-    })
+    let application = config.app_health.as_ref().map_or(Application::NotChecked, |_| Application::Checked);
+    let (epoch, part, works) = (config.election.epoch, config.part, config.work.is_some());
+    Ok(Settings { epoch, nonce: Nonce(random()?), publishes, works, part, application, ..bare })
 }
 
 fn random() -> Result<u64, DriverError> {

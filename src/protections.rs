@@ -44,6 +44,8 @@ impl Protections {
     /// A new leader labels itself and leaves the other pods as they are.
     pub const NO_STRIPPING: Self = Self { code: 8, name: "no-stripping" };
 
+    /// An event is written as it was composed, whatever has become of it while it waited for its socket.
+    pub const STALE_EVENTS: Self = Self { code: 20, name: "stale-events" };
     /// The lock is let go of and claimed anew without waiting for the work to be gone.
     pub const NO_WORK_WAIT: Self = Self { code: 11, name: "no-work-wait" };
     /// A confirm counts although another process of the candidate has gone on with its lease.
@@ -51,8 +53,13 @@ impl Protections {
     /// A guardian waits for orders, whatever the time.
     pub const NO_GUARDIAN_DEADLINE: Self = Self { code: 13, name: "no-guardian-deadline" };
 
+    /// A sidecar leads however its application is.
+    pub const NO_HEALTH_GATE: Self = Self { code: 21, name: "no-health-gate" };
+    /// On the way out the application counts as gone at once.
+    pub const NO_APP_WAIT: Self = Self { code: 22, name: "no-app-wait" };
+
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -63,9 +70,12 @@ impl Protections {
         Self::NO_TERM_CHECK,
         Self::NO_LABEL_WAIT,
         Self::NO_STRIPPING,
+        Self::STALE_EVENTS,
         Self::NO_WORK_WAIT,
         Self::NO_NONCE_CHECK,
         Self::NO_GUARDIAN_DEADLINE,
+        Self::NO_HEALTH_GATE,
+        Self::NO_APP_WAIT,
     ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.

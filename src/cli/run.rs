@@ -99,6 +99,7 @@ fn exit_of(error: &DriverError) -> Exit {
         | DriverError::Http(HttpError::Ended { .. })
         | DriverError::Kubernetes(_)
         | DriverError::Work(WorkError::GuardianDied)
+        | DriverError::AppHealth(_)
         | DriverError::Task(_) => Exit::Internal,
         DriverError::Etcd(EtcdError::File { .. } | EtcdError::Endpoint { .. } | EtcdError::NoAnswer(_))
         | DriverError::Http(

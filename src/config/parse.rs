@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::app_health::parse_app_health;
 use super::credentials::{parse_auth, parse_tls};
 use super::duration::Span;
 use super::endpoints::{Endpoints, parse_endpoints};
@@ -12,8 +13,9 @@ use super::faults::{Faults, OnTheList};
 use super::labels::parse_pod_label;
 use super::listen::{default_http, default_telemetry, parse_http_item, parse_telemetry};
 use super::names::{check_election, check_identity, check_lock_key, check_namespace};
+use super::part::parse_part;
 use super::sources::{Sources, Surroundings};
-use super::work::parse_work;
+use super::work::{WorkFault, parse_work};
 use super::{
     Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat,
     LogLevel, PodLabelConfig,
@@ -21,7 +23,7 @@ use super::{
 use crate::cli::flags::{
     CandidateFlags, CommandFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags,
 };
-use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, StopTime, Timings, TimingsRequest};
+use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, Part, StopTime, Timings, TimingsRequest};
 
 impl Config {
     /// Parses everything `bellwether run` was given.
@@ -49,6 +51,11 @@ impl Config {
         let work = parse_work(&flags.work, command, &mut faults);
         let stop_time = work.as_ref().map_or(StopTime::NoWork, |(_, stop_time)| *stop_time);
         let timings = parse_timings(&flags.timings, stop_time, &mut faults);
+        let part = parse_part(&flags.part, &flags.app_health, &flags.work, &mut faults);
+        if command.is_some() && part == Some(Part::Observer) {
+            faults.push(FaultKind::Work(WorkFault::NeverLeads));
+        }
+        let app_health = parse_app_health(&flags.app_health, &mut faults).ok();
         let listeners = parse_listeners(&flags.http, &mut faults);
         let election = lock.as_ref().map(|lock| lock.name.as_str());
         let identity = candidate.as_ref().map(|(identity, _)| identity.as_str());
@@ -61,7 +68,9 @@ impl Config {
             }
             (Some(_) | None, _, _, _, _, _, _) => None,
         };
-        let (lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log) = faults.finish(all)?;
+        let all = all.zip(part.zip(app_health));
+        let ((lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log), (part, app_health)) =
+            faults.finish(all)?;
         let (timings, (work, _)) = timings;
         let mut config = Self {
             election: ElectionConfig {
@@ -73,6 +82,8 @@ impl Config {
             },
             etcd,
             timings,
+            part,
+            app_health,
             http,
             telemetry,
             work,

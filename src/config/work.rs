@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::app_health::SHELL;
 use super::duration::Span;
 use super::fault::FaultKind;
 use super::faults::{Faults, OnTheList};
@@ -17,9 +18,6 @@ use crate::election::StopTime;
 const HOOK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Less than it takes to start a shell on a busy machine.
 const HOOK_TIMEOUT_LEAST: Duration = Duration::from_millis(100);
-
-/// What runs a hook's command line.
-pub(crate) const SHELL: &str = "/bin/sh";
 
 /// What runs only while this candidate leads. At least one of the three is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +63,11 @@ pub enum WorkFault {
         /// The flag.
         flag: &'static str,
     },
+    /// It would never run.
+    #[error(
+        "--never-lead: is set, and the command of bellwether exec would never run; leave it out, or use bellwether run"
+    )]
+    NeverLeads,
     /// A setting for something that is not there.
     #[error("{flag}: is set without {needs}, and has no meaning then; leave it out")]
     WithoutWork {
@@ -80,6 +83,7 @@ impl WorkFault {
     pub(super) const fn flag(&self) -> &'static str {
         match self {
             Self::EmptyHook { flag } | Self::NoShell { flag } | Self::WithoutWork { flag, .. } => flag,
+            Self::NeverLeads => "--never-lead",
             Self::HookTimeoutTooShort(_) => "--hook-timeout",
         }
     }

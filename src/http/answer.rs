@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::shared::About;
+use super::version::{Boot, Version};
 use crate::election::{
-    CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, PublicState, Reading, RecentTerm,
-    Term, Timings, View, WallTime,
+    CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, Part, PublicState, Reading,
+    RecentTerm, Term, Timings, View, WallTime,
 };
 
 /// What can be said at one moment. Everything an answer says of leading comes from here, so that status line,
@@ -18,6 +19,7 @@ pub(super) struct Moment<'a> {
     view: &'a View,
     about: &'a About,
     now: Reading,
+    version: Version,
     /// How long the answer holds; present only while this candidate leads.
     leading: Option<Leading>,
     /// The known leader. Never this candidate unless it leads right now.
@@ -36,7 +38,7 @@ pub(super) struct Leading {
 }
 
 impl<'a> Moment<'a> {
-    pub(super) fn new(view: &'a View, about: &'a About, now: Reading) -> Self {
+    pub(super) fn new(view: &'a View, about: &'a About, boot: Boot, now: Reading) -> Self {
         let leading = view.lead.filter(|_| view.leads(now)).map(|lead| {
             let valid_for = view.valid_for(now, about.timings.answer_validity());
             Leading { valid_for, promised: now.boot.after(valid_for), term: lead.term }
@@ -44,11 +46,20 @@ impl<'a> Moment<'a> {
         // The name is compared with one's own by users of `/`: it must not say what the status would deny.
         let names_itself = |leader: &&KnownLeader| leader.identity == about.identity;
         let leader = view.leader.as_ref().filter(|leader| leading.is_some() || !names_itself(leader));
-        Self { view, about, now, leading, leader }
+        let version = Version::of(boot, view, now);
+        Self { view, about, now, version, leading, leader }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn leading(&self) -> Option<Leading> {
         self.leading
+    }
+
+    pub(super) fn wall(&self) -> WallTime {
+        self.now.wall
     }
 
     pub(super) fn leader(&self) -> Option<&'a KnownLeader> {
@@ -66,12 +77,14 @@ impl<'a> Moment<'a> {
     }
 
     /// Why this candidate does not lead, when it does not.
-    pub(super) fn not_leading(&self) -> Option<String> {
+    pub(super) fn not_leading(&self) -> Option<&'a NotLeading> {
         if self.leading.is_some() {
-            return None;
+            None
+        } else if self.has_expired() {
+            Some(&NotLeading::Jeopardy)
+        } else {
+            self.view.not_leading.as_ref()
         }
-        let reason = if self.has_expired() { &NotLeading::Jeopardy } else { self.view.not_leading.as_ref()? };
-        Some(reason.sentence())
     }
 
     /// Whether the view still says that this candidate leads, and the clock says that it does not.
@@ -122,6 +135,7 @@ pub(super) struct LeaderBody<'a> {
     valid_for_ms: u64,
     since: String,
     etcd: &'static str,
+    version: String,
 }
 
 impl<'a> LeaderBody<'a> {
@@ -140,7 +154,13 @@ impl<'a> LeaderBody<'a> {
             valid_for_ms: millis(leading.map_or(Duration::ZERO, |leading| leading.valid_for)),
             since: seconds(moment.since()),
             etcd: moment.view.etcd.as_str(),
+            version: moment.version.to_string(),
         }
+    }
+
+    /// The same as news: nobody knows when it will be read, so it holds for no time at all.
+    pub(super) fn into_news(self) -> Self {
+        Self { valid_for_ms: 0, ..self }
     }
 }
 
@@ -149,7 +169,9 @@ impl<'a> LeaderBody<'a> {
 pub(super) struct StatusBody<'a> {
     #[serde(flatten)]
     leader: LeaderBody<'a>,
+    part: &'static str,
     not_leading: Option<String>,
+    not_leading_reason: Option<&'static str>,
     candidates: Vec<CandidateBody<'a>>,
     candidates_total: u64,
     recent_terms: Vec<TermBody<'a>>,
@@ -163,7 +185,12 @@ impl<'a> StatusBody<'a> {
         let Moment { view, about, .. } = moment;
         Self {
             leader: LeaderBody::of(moment, true),
-            not_leading: moment.not_leading(),
+            part: match about.part {
+                Part::Candidate => "candidate",
+                Part::Observer => "observer",
+            },
+            not_leading: moment.not_leading().map(NotLeading::sentence),
+            not_leading_reason: moment.not_leading().map(NotLeading::as_str),
             candidates: view.candidates.iter().map(CandidateBody::of).collect(),
             candidates_total: view.candidates_total,
             recent_terms: view.recent_terms.iter().map(TermBody::of).collect(),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use bellwether::config::{HttpConfig, HttpListen};
 use bellwether::election::{
     CallErrorKind, CandidateRecord, CandidateView, EndpointHealth, EndpointView, Epoch, EtcdContact, Event, Identity,
-    Instant, KnownLeader, Lead, NotLeading, Operation, PublicState, Reading, RecentTerm, Revision, Term, Timings,
+    Instant, KnownLeader, Lead, NotLeading, Operation, Part, PublicState, Reading, RecentTerm, Revision, Term, Timings,
     TimingsRequest, Until, View, WallTime,
 };
 use bellwether::http::{About, Limits, LocalApi, Shared, Telemetry};
@@ -111,6 +111,7 @@ impl Sidecar {
         let about = About {
             identity: Identity::new(ME),
             election: "default/web".into(),
+            part: Part::Candidate,
             timings,
             endpoints: vec!["https://etcd-0:2379".into(), "https://etcd-1:2379".into()],
             allow_remote_resign: options.allow_remote_resign,
@@ -130,8 +131,11 @@ impl Sidecar {
         Ok(Self { api, telemetry, socket, shared, metrics, commands, view, _servers: servers, _folder: folder })
     }
 
+    /// As the candidate draws it: a new version, and news only if it tells something else.
     pub fn publish(&self, view: View) {
-        self.view.send_replace(Arc::new(view));
+        let last = Arc::clone(&self.view.borrow());
+        let news = last.news + u64::from(!view.tells_the_same(&last));
+        self.view.send_replace(Arc::new(View { version: last.version + 1, news, ..view }));
     }
 
     pub async fn client(&self) -> Result<Client> {
@@ -146,6 +150,7 @@ pub fn term(token: i64) -> Term {
 pub fn starting() -> View {
     View {
         version: 0,
+        news: 0,
         state: PublicState::Starting,
         lead: None,
         leader: None,
@@ -165,10 +170,9 @@ pub fn starting() -> View {
 pub fn standby() -> View {
     let wall = WallTime::from_unix_nanos(WALL * 1_000_000_000 + 999_999_999);
     let leader = KnownLeader { identity: Identity::new(OTHER), term: term(48_213) };
-    let record = CandidateRecord { epoch: Epoch(0), registered_at: wall, leading_since: Some(wall) };
+    let record = CandidateRecord { epoch: Epoch(0), registered_at: wall, leading_since: Some(wall), nonce: None };
     let failing = EndpointHealth::Failing { operation: Operation::KeepAlive, kind: CallErrorKind::Timeout };
     View {
-        version: 1,
         state: PublicState::Standby,
         leader: Some(leader.clone()),
         etcd: EtcdContact::Connected,
@@ -193,7 +197,6 @@ pub fn leading() -> View {
     let margin = Duration::from_secs(3);
     let until = Until::of_renewal(clock(), LEAD + margin, margin);
     View {
-        version: 2,
         state: PublicState::Leading,
         lead: Some(Lead { term: term(48_300), until }),
         leader: Some(KnownLeader { identity: Identity::new(ME), term: term(48_300) }),
@@ -205,7 +208,6 @@ pub fn leading() -> View {
 /// Etcd is gone, and with it the knowledge of a leader.
 pub fn jeopardy() -> View {
     View {
-        version: 3,
         state: PublicState::Jeopardy,
         leader: None,
         etcd: EtcdContact::Unreachable,
