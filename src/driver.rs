@@ -185,7 +185,10 @@ impl Driver {
         if due || matches!(occurrence, Occurrence::Tick) {
             self.candidate.handle_timeout(now);
         }
-        if matches!(occurrence, Occurrence::Signal(Signal::Stop(_)) | Occurrence::Event(Event::WorkFinished { .. })) {
+        if matches!(
+            occurrence,
+            Occurrence::Signal(Signal::Stop(_)) | Occurrence::Event(Event::Stop | Event::WorkFinished { .. })
+        ) {
             self.app_probes.stopping();
         }
         match occurrence {

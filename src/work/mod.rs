@@ -224,7 +224,8 @@ impl Work {
                 }
                 Act::Unguarded => {
                     self.failure = Some(WorkError::GuardianDied);
-                    self.reports.push_back(Event::WorkFinished { id });
+                    // Also when the work was to be stopped anyway, and the candidate would have gone on.
+                    self.reports.push_back(Event::Stop);
                 }
                 Act::Stopped => {
                     self.stretch = None;

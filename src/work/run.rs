@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, write};
+use nix::unistd::{Pid, read, write};
 use signal_hook::consts::SIGKILL;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -24,7 +24,7 @@ use crate::election::Instant;
 
 /// This very program, also when its file has been replaced since.
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
-/// A guardian that has not reported the end this long after it had to kill is frozen or dead. It takes a millisecond;
+/// A guardian that bellwether has waited for this long after the instant of the kill is frozen or dead. It takes a millisecond;
 /// a machine that is too busy for that for a second is no place to lead on.
 const GUARDIAN_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what a guardian does not kill is killed until then.
@@ -63,6 +63,8 @@ pub(super) struct Run {
     lines: Lines,
     group: Option<Pid>,
     kill_at: Instant,
+    /// Since when, as far as bellwether saw, the end is overdue. Bellwether may itself have been frozen.
+    overdue_since: Option<Instant>,
     phase: Phase,
     outcome: Outcome,
     expired: bool,
@@ -93,6 +95,7 @@ impl Run {
             lines: Lines::default(),
             group: None,
             kill_at: deadline.kill_at,
+            overdue_since: None,
             phase: Phase::Guarded,
             outcome: Outcome::GuardianDied,
             expired: false,
@@ -104,6 +107,7 @@ impl Run {
     /// The end has moved.
     pub(super) fn extend(&mut self, deadline: Deadline) {
         self.kill_at = deadline.kill_at;
+        self.overdue_since = None;
         self.say(Order::Until(deadline));
     }
 
@@ -183,6 +187,7 @@ impl Run {
             }
         }
         tokio::select! {
+            biased;
             ready = self.socket.readable() => match ready {
                 Ok(()) => self.read(),
                 Err(_broken) => self.kill_guardian(),
@@ -229,16 +234,30 @@ impl Run {
     /// The guardian has killed by now; that it cannot is no reason not to. Nothing else has the group's number as long as
     /// the guardian has not reported the end.
     fn enforce(&mut self, now: Instant) {
-        if now < self.kill_at {
+        if now < self.kill_at || self.has_said_more() {
             return;
         }
         if let Some(group) = self.group {
             signal_group(group, SIGKILL);
         }
         self.kill_strays();
-        if now >= self.kill_at.after(GUARDIAN_PATIENCE) {
+        let overdue_since = *self.overdue_since.get_or_insert(now);
+        if now.since(overdue_since) >= GUARDIAN_PATIENCE {
             error!("the guardian of the command does nothing any more, and is killed");
             self.kill_guardian();
+        }
+    }
+
+    /// Past the runtime, which may not know it yet: a bellwether that was frozen has the end in its socket, and the group's
+    /// number may belong to others by now.
+    fn has_said_more(&mut self) -> bool {
+        let mut bytes = [0; 256];
+        match read(&self.socket, &mut bytes) {
+            Ok(count) if count > 0 => {
+                self.lines.push(&bytes[..count]);
+                true
+            }
+            Ok(_) | Err(_) => false,
         }
     }
 
