@@ -42,7 +42,7 @@ Exit codes:
 
 Examples:
   bellwether exec --election backup --etcd-endpoints http://localhost:2379 -- /usr/local/bin/backup --all
-  bellwether exec --election web --ttl 30s --stop-timeout 4s --restart always \\
+  bellwether exec --election web --ttl 30s --stop-timeout 5s --restart always \\
     --etcd-endpoints http://localhost:2379 --on-lead 'ip address add 192.0.2.7/24 dev eth0' \\
     --on-stand-down 'ip address del 192.0.2.7/24 dev eth0' -- /usr/sbin/nginx -g 'daemon off;'";
 
