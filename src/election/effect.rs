@@ -76,7 +76,8 @@ pub enum Effect {
     },
     /// Keep this in place of what was kept before, for the next process of this candidate.
     Remember(Memory),
-    /// What was kept is of no use any more.
+    /// What was kept is of no use any more. It must be gone before the next effect is carried out, which may let go of the
+    /// lock: a request that is under way when the process dies may be applied after the next one has gone on.
     Forget,
     /// Log it, count it.
     Tell(Notice),

@@ -104,4 +104,6 @@ pub struct Memory {
     /// When the last renewal that counted was sent: the lease ends no later than `ttl` after the last keep-alive, of which
     /// this is the last that is known.
     pub sent: Instant,
+    /// The longest that an answer of that process promised: `--answer-validity`.
+    pub validity: Duration,
 }

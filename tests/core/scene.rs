@@ -271,7 +271,11 @@ impl Scene {
     fn take_effects(&mut self) {
         while let Some(effect) = self.candidate.poll_effect() {
             match effect {
-                Effect::Request(request) => self.pending.push(Pending::Call(request)),
+                Effect::Request(request) => {
+                    let lets_go = matches!(request.call, Call::DeleteLock { .. } | Call::Revoke { .. });
+                    assert!(!lets_go || self.memory.is_none(), "{:?} while it is remembered", request.call);
+                    self.pending.push(Pending::Call(request));
+                }
                 Effect::KeepAlive { stream, endpoint, lease } => {
                     assert!(!self.closed.contains(&stream), "a keep-alive on {stream:?}, which was closed");
                     self.pending.push(Pending::KeepAlive { stream, endpoint, lease });

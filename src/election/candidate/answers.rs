@@ -161,8 +161,8 @@ impl Candidate {
             State::Leading { .. }
             | State::Jeopardy { .. }
             | State::StandingDown(StandingDown { step: Step::Settling { .. } | Step::Unpublishing { .. }, .. }) => true,
-            State::Standby => self.holds_for_answers(),
-            State::Starting | State::StandingDown(_) | State::Stopped => false,
+            State::Starting | State::Standby => self.holds_for_answers() || self.is_resuming(),
+            State::StandingDown(_) | State::Stopped => false,
         };
         let reason = match bar {
             Bar::StoreReset => Reason::StoreReset,

@@ -41,6 +41,7 @@ impl Inherited {
 impl Candidate {
     /// Takes the earlier process's lease over, or gives it back, once it is known whose cluster this is.
     pub(super) fn advance_inheritance(&mut self, now: Reading) {
+        self.inherited_answers_until = self.inherited_answers_until.filter(|until| now.boot < *until);
         let (Inherited::Waiting(inheritance), State::Starting) = (&self.inherited, &self.state) else { return };
         let Some(cluster) = self.endpoints.cluster() else { return };
         let (memory, not_before) = match inheritance {
@@ -59,6 +60,8 @@ impl Candidate {
             }
         } else {
             self.inherited = Inherited::Resuming(memory.term);
+            self.inherited_answers_until = Some(now.boot.after(memory.validity));
+            self.answers_hold_until = self.inherited_answers_until;
             self.lease = LeaseState::Held(Lease::granted(memory.lease, now.boot));
             self.tell(Notice::Resuming { term: memory.term });
         }
@@ -99,10 +102,14 @@ impl Candidate {
                     lease.renew_at_once(now.boot);
                 }
             }
-            // Nothing but this candidate's keys can hang on it, and the lock does not.
             None => {
                 self.tell(Notice::NotResumed { term });
-                self.revoke_lease(now);
+                if lock.as_ref().is_some_and(|lock| lock.lease == Some(lease)) {
+                    // The earlier process's answers may still be relied on: it expires.
+                    self.drop_lease();
+                } else {
+                    self.revoke_lease(now);
+                }
                 self.take_in_lock(now, header.revision, lock);
             }
         }
@@ -152,7 +159,12 @@ impl Candidate {
         if memory == self.remembered {
             return;
         }
-        self.effects.push_back(memory.clone().map_or(Effect::Forget, Effect::Remember));
+        match memory.clone() {
+            Some(memory) => self.effects.push_back(Effect::Remember(memory)),
+            // Before any request of the same turn: a delete or revoke that reaches etcd late, after a process that
+            // remembered went on with the term, would take the lock from a leader.
+            None => self.effects.push_front(Effect::Forget),
+        }
         self.remembered = memory;
     }
 
@@ -168,11 +180,12 @@ impl Candidate {
         let lease = self.held()?;
         let counted = lease.counted?;
         let cluster = self.endpoints.cluster()?;
-        Some(Memory { cluster, lease: lease.id, ttl: counted.ttl, term, sent: counted.sent.boot })
+        let (sent, validity) = (counted.sent.boot, self.settings.timings.answer_validity());
+        Some(Memory { cluster, lease: lease.id, ttl: counted.ttl, term, sent, validity })
     }
 
     pub(super) fn inheritance_deadline(&self) -> Option<Instant> {
-        match &self.inherited {
+        let release_at = match &self.inherited {
             Inherited::Waiting(Inheritance::Release { not_before, .. }) => {
                 // Before it is known whose cluster this is, an answer is what is waited for, not the clock.
                 self.endpoints.cluster().map(|_| *not_before)
@@ -180,6 +193,7 @@ impl Candidate {
             Inherited::Waiting(Inheritance::Nothing | Inheritance::Resume(_))
             | Inherited::Nothing
             | Inherited::Resuming(_) => None,
-        }
+        };
+        release_at.into_iter().chain(self.inherited_answers_until).min()
     }
 }

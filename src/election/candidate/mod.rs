@@ -95,6 +95,8 @@ pub struct Candidate {
     app: App,
     work: Work,
     inherited: Inherited,
+    /// Until when the answers of the process before this one may be relied on, if it goes on with its term.
+    inherited_answers_until: Option<Instant>,
     /// What was remembered last, until it was forgotten.
     remembered: Option<Memory>,
 }
@@ -163,6 +165,7 @@ impl Candidate {
             app,
             work,
             inherited,
+            inherited_answers_until: None,
             remembered: None,
         };
         candidate.handle_timeout(now);
@@ -246,10 +249,10 @@ impl Candidate {
         self.expire_probes(now);
         self.expire_attempts(now);
         self.expire_watches(now);
+        self.advance_inheritance(now);
         self.advance_gate(now);
         self.advance_standing_down(now);
         self.note_unled(now);
-        self.advance_inheritance(now);
         self.advance_lease(now);
         self.advance_registration(now);
         self.advance_observation(now);

@@ -27,7 +27,9 @@ impl Candidate {
                 let step = *step;
                 self.transition(reason, |state| state.stand_down(Goal::Stop, step));
             }
-            State::Standby if self.holds_for_answers() || self.work.is_there() => {
+            State::Starting | State::Standby
+                if self.holds_for_answers() || self.work.is_there() || self.is_resuming() =>
+            {
                 self.settle(now, Goal::Stop, reason);
             }
             State::Starting | State::Standby | State::StandingDown(_) => {
@@ -74,11 +76,12 @@ impl Candidate {
         }
     }
 
-    /// Goes on once nothing is waited for any more. The work is waited for beyond the deadline: it has been told to
+    /// Goes on once nothing is waited for any more. The answers of the process before this one, which nobody here can
+    /// count, expire by the clock; the work is waited for beyond the deadline: it has been told to
     /// stop, and is killed in time.
     fn advance_settling(&mut self, now: Reading, awaited: Awaited, deadline: Instant) {
         let settled = now.boot >= deadline || awaited == Awaited::NOTHING;
-        if settled && !self.work.is_there() {
+        if settled && self.inherited_answers_until.is_none() && !self.work.is_there() {
             self.release_unseen(now);
         } else if settled {
             self.state.step_to(Step::Settling { awaited: Awaited::NOTHING, deadline });
@@ -181,7 +184,7 @@ impl Candidate {
     pub(super) fn standing_down_deadline(&self) -> Option<Instant> {
         match self.state {
             State::StandingDown(StandingDown { step, .. }) => match step {
-                // Only the work is waited for, and that tells.
+                // The work is waited for, which tells, or the end of inherited answers, which has a deadline.
                 Step::Settling { awaited: Awaited::NOTHING, .. } => None,
                 Step::Settling { deadline, .. } | Step::Unpublishing { deadline } | Step::Releasing { deadline } => {
                     Some(deadline)
