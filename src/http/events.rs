@@ -303,3 +303,6 @@ fn poll_gone(io: &mut WatchedStream, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

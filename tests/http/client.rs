@@ -152,7 +152,7 @@ pub struct Events {
 /// One event. A comment alone has none of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    pub event: String,
+    pub kind: String,
     pub id: String,
     pub data: String,
 }
@@ -204,7 +204,7 @@ impl Events {
         let mut event = Event::default();
         for line in block.lines() {
             match line.split_once(": ") {
-                Some(("event", value)) => value.clone_into(&mut event.event),
+                Some(("event", value)) => value.clone_into(&mut event.kind),
                 Some(("id", value)) => value.clone_into(&mut event.id),
                 Some(("data", value)) => value.clone_into(&mut event.data),
                 _ => ensure!(line.is_empty() || line.starts_with(':'), "not of an event: {line}"),
