@@ -1,8 +1,10 @@
-//! `make bench-push`: how fast a change of the view reaches who waits for it, and what a thousand event streams, a hundred of
-//! them never read, cost those who poll, in latency and in memory. All in one run, so that the figures can be compared.
+//! `make bench-push`: how fast a change of the view reaches who waits for it, and what a thousand event streams, a
+//! hundred of them never read, cost those who poll, in latency and in memory. All in one run, so that the figures can
+//! be compared.
 //!
-//! The local API serves in a process of its own, this program once more, as the sidecar does: on one thread, with its own
-//! limits. Its view is turned on command, and the time of that comes back; both processes read the same boot clock.
+//! The local API serves in a process of its own, this program once more, as the sidecar does: on one thread, with its
+//! own limits. Its view is turned on command, and the time of that comes back; both processes read the same boot
+//! clock.
 
 #![expect(clippy::print_stdout, reason = "stdout is what the figures are for")]
 

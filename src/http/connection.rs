@@ -289,10 +289,6 @@ impl AnswerInProgress {
         self.connection.progress().handover = Some(handover);
         pending().await
     }
-
-    pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
 }
 
 impl Drop for AnswerInProgress {

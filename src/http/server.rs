@@ -244,8 +244,8 @@ async fn serve_http(io: WatchedStream, front: Arc<Front>) -> Option<Left> {
     }
 }
 
-/// Closes the ordinary connections whose last request is longest ago, until there are fewer than `limit`; one if `limit`
-/// is 0.
+/// Closes the ordinary connections whose last request is longest ago, until there are fewer than `limit`; one if
+/// `limit` is 0.
 fn close_longest_silent(places: &mut Vec<Place>, limit: usize) {
     loop {
         let silent = |(index, place): (usize, &Place)| place.connection.last_request().map(|at| (at, index));

@@ -279,7 +279,8 @@ async fn control_an_event_kept_as_it_was_composed_would_leave_after_the_release(
     Ok(())
 }
 
-/// The first event of a stream whose process is stopped, for longer than it leads, after it has read the clock so often.
+/// The first event of a stream whose process is stopped, for longer than it leads, after it has read the clock so
+/// often.
 async fn told_after_a_stop(readings: u32) -> Result<Event> {
     let sidecar = Sidecar::start().await?;
     sidecar.publish(leading());

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::election::{
     Epoch, EtcdContact, Identity, Lead, Part, PublicState, Revision, Timings, TimingsRequest, Until, View,
 };
-use crate::http::connection::{Ordinaries, Peer};
+use crate::http::connection::{Connection, Ordinaries, Peer};
 use crate::http::listener::Stream;
 use crate::http::{About, LocalApi};
 use crate::metrics::Metrics;
@@ -75,7 +75,6 @@ impl Half {
         let connection = Connection::new(Peer::Unix, Arc::clone(&shared), LocalApi::LIMITS, place);
         let events = Events {
             shared,
-            connection: Arc::clone(&connection),
             // More than any socket takes at a time.
             tell: Box::new(|moment| Told::json(None, &"x".repeat(1 << 20), moment.leading())),
             told: None,
