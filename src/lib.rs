@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod protections;
 pub mod report;
 pub mod signals;
+pub mod state_dir;
 pub mod work;

@@ -52,6 +52,8 @@ impl Protections {
     pub const NO_NONCE_CHECK: Self = Self { code: 12, name: "no-nonce-check" };
     /// A guardian waits for orders, whatever the time.
     pub const NO_GUARDIAN_DEADLINE: Self = Self { code: 13, name: "no-guardian-deadline" };
+    /// Two processes may use one `--state-dir` at a time.
+    pub const NO_STATE_LOCK: Self = Self { code: 31, name: "no-state-lock" };
 
     /// A sidecar leads however its application is.
     pub const NO_HEALTH_GATE: Self = Self { code: 21, name: "no-health-gate" };
@@ -59,7 +61,7 @@ impl Protections {
     pub const NO_APP_WAIT: Self = Self { code: 22, name: "no-app-wait" };
 
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -76,6 +78,7 @@ impl Protections {
         Self::NO_GUARDIAN_DEADLINE,
         Self::NO_HEALTH_GATE,
         Self::NO_APP_WAIT,
+        Self::NO_STATE_LOCK,
     ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.
