@@ -48,6 +48,9 @@ pub enum DriverError {
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// There are too many open files.
+    #[error("no descriptor can be had: {0}")]
+    Descriptors(#[source] io::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -117,7 +120,8 @@ impl Driver {
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
         let pod_label = PodLabel::start(&config.pod_label, &config.election.identity);
-        let work = Work::new(config)?;
+        let lock = state_dir.as_ref().map(StateDir::try_clone_lock).transpose().map_err(DriverError::Descriptors)?;
+        let work = Work::new(config, lock)?;
         let inheritance = state_dir.as_mut().map_or(Inheritance::Nothing, StateDir::inherit);
         let settings = Settings { inheritance, remembers: state_dir.is_some(), ..settings(config, pod_label.is_on())? };
         let candidate = Candidate::new(settings, clock::now());

@@ -1,6 +1,7 @@
 //! `bellwether guard`: the guardian of one run of a command. Bellwether starts it itself.
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 
 use clap::Args;
 
@@ -12,6 +13,10 @@ use crate::work;
 /// What to guard.
 #[derive(Args, Clone, Debug)]
 pub struct GuardFlags {
+    /// Held open as long as the guardian lives, and no longer by the command.
+    #[arg(value_name = "NUMBER")]
+    pub lock_descriptor: Option<RawFd>,
+
     /// Program and arguments.
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
@@ -23,7 +28,7 @@ pub fn guard(flags: &GuardFlags) -> Exit {
         complain(&format!("error: {fault}\n"));
         return Exit::Configuration;
     }
-    match work::guard(&flags.command) {
+    match work::guard(&flags.command, flags.lock_descriptor) {
         Ok(()) => Exit::Done,
         Err(error @ work::GuardianError::NoSocket) => {
             complain(&format!("error: {error}\n"));

@@ -108,6 +108,7 @@ fn exit_of(error: &DriverError) -> Exit {
         | DriverError::Work(WorkError::NoSubreaper(_) | WorkError::NoProc)
         | DriverError::Signals(_)
         | DriverError::StateDir(_)
+        | DriverError::Descriptors(_)
         | DriverError::NoRandomness => Exit::CannotStart,
     }
 }

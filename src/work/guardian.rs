@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
@@ -59,12 +60,22 @@ impl From<Errno> for GuardianError {
 ///
 /// # Errors
 /// When it cannot; then the command is not running.
-pub fn guard(command: &[OsString]) -> Result<(), GuardianError> {
+pub fn guard(command: &[OsString], lock: Option<RawFd>) -> Result<(), GuardianError> {
     let bellwether = the_socket()?;
+    let _held_until_the_end = lock.map(hold).transpose()?;
     // Whatever comes, comes through bellwether: what else is sent here stays pending.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     prctl::set_child_subreaper(true)?;
     Guardian::new(bellwether, command)?.run()
+}
+
+/// Keeps a descriptor that bellwether has left open, and keeps it from the command.
+fn hold(descriptor: RawFd) -> Result<OwnedFd, GuardianError> {
+    // SAFETY: bellwether says that it is open and for nobody else in this process. Were it not, the next call would say so.
+    #[expect(unsafe_code, reason = "an inherited descriptor is a number")]
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(descriptor)
 }
 
 fn the_socket() -> Result<UnixStream, GuardianError> {

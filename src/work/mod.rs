@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::future::pending;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -54,6 +55,8 @@ pub struct Work {
     config: Option<WorkConfig>,
     stop_time: Duration,
     environment: Vec<(&'static str, String)>,
+    /// The lock of `--state-dir`.
+    lock: Option<OwnedFd>,
     stretch: Option<Stretch>,
     /// What bellwether was told to stop with, and the command is to be stopped with.
     first_signal: Option<i32>,
@@ -77,11 +80,11 @@ struct Stretch {
 }
 
 impl Work {
-    /// Starts nothing yet. Needs a Tokio runtime with processes.
+    /// Starts nothing yet. Guardians hold `lock` open as long as they live. Needs a Tokio runtime with processes.
     ///
     /// # Errors
     /// When the system lacks what guardians need.
-    pub fn new(config: &Config) -> Result<Self, WorkError> {
+    pub fn new(config: &Config, lock: Option<OwnedFd>) -> Result<Self, WorkError> {
         if config.work.is_some() {
             // For the case that a guardian is killed: what it has left behind comes here.
             prctl::set_child_subreaper(true).map_err(WorkError::NoSubreaper)?;
@@ -99,6 +102,7 @@ impl Work {
             config: config.work.clone(),
             stop_time: config.timings.stop_time(),
             environment,
+            lock,
             stretch: None,
             first_signal: None,
             reports: VecDeque::new(),
@@ -252,7 +256,7 @@ impl Work {
         environment.push(("BELLWETHER_TERM", stretch.term.token.0.to_string()));
         let Some(deadline) = self.deadline() else { return };
         let Some(stretch) = &mut self.stretch else { return };
-        match Run::start(&command, &environment, deadline) {
+        match Run::start(&command, &environment, self.lock.as_ref().map(AsFd::as_fd), deadline) {
             Ok(run) => stretch.run = Some(run),
             Err(error) => {
                 error!(%error, "no guardian can be started for {}", part.as_str());

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{Pid, read, write};
 use signal_hook::consts::SIGKILL;
 use tokio::net::UnixStream;
@@ -55,6 +56,23 @@ enum Phase {
     Orphaned,
 }
 
+/// Has the guardian hold the lock of `--state-dir` as well: the next life of a bellwether that was killed then begins
+/// when nothing is left of this one's command.
+fn inherit(guardian: &mut Command, lock: RawFd) {
+    let keep_open = move || {
+        // SAFETY: the descriptor is open in this copy of the process, as it is in the one that was copied.
+        #[expect(unsafe_code, reason = "the number of a descriptor is all that may be handed over a fork")]
+        let lock = unsafe { BorrowedFd::borrow_raw(lock) };
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call, which is async-signal-safe, and allocates nothing.
+    #[expect(unsafe_code, reason = "a descriptor is left open for one child only between fork and exec")]
+    unsafe {
+        guardian.pre_exec(keep_open);
+    }
+}
+
 /// One run of a command.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -75,6 +93,7 @@ impl Run {
     pub(super) fn start(
         command: &[OsString],
         environment: &[(&'static str, String)],
+        lock: Option<BorrowedFd<'_>>,
         deadline: Deadline,
     ) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
@@ -83,12 +102,17 @@ impl Run {
         let mut guardian = Command::new(THIS_PROGRAM);
         guardian
             .arg0("bellwether")
-            .args(["guard", "--"])
+            .arg("guard")
+            .args(lock.map(|lock| lock.as_raw_fd().to_string()))
+            .arg("--")
             .args(command)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .env_remove(PASSWORD_VARIABLE)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .process_group(0);
+        if let Some(lock) = lock {
+            inherit(&mut guardian, lock.as_raw_fd());
+        }
         let mut run = Self {
             guardian: guardian.spawn()?,
             socket,

@@ -12,7 +12,7 @@ use crate::scene::{
     KILL_LATENCY, LOCK_KEY, MARGIN, PATIENCE, STOP_TIME, Scene, TTL, figure, guardian_of, is_there, send, wait_for,
     wait_until,
 };
-use crate::witness::{Manner, lives, overlaps};
+use crate::witness::{Life, Manner, lives, overlaps};
 
 /// A leader whose command with its family is there, and a standby.
 async fn leader_and_standby(manner: Manner, sabotage: Option<&str>) -> Result<(Scene, Sidecar, Sidecar, u64)> {
@@ -55,6 +55,30 @@ async fn when_bellwether_is_killed_its_command_is_asked_to_end_at_once() -> Resu
     let struck = Moment::now();
     one.kill9()?;
     dead_within(&scene, term, struck, STOP_TIME / 3, "bellwether killed, a mild command")
+}
+
+#[tokio::test]
+async fn a_bellwether_that_is_back_at_once_with_the_same_term_waits_for_what_the_one_before_has_left() -> Result<()> {
+    let scene = Scene::new().await?;
+    let state = scene.path("state").display().to_string();
+    let options = scene.with_witness("one", Manner::Deaf)?.with(&["--state-dir", &state]);
+    let mut one = Sidecar::start(&options)?;
+    let term = scene.wait_for_family("one", 0)?;
+    // A life that has not lasted a lease is no life to go on with.
+    wait_until(Moment::now().after(TTL + TTL / 2));
+    let struck = Moment::now();
+    one.restart()?;
+    let commands = || -> Result<Vec<Life>> {
+        let lives = scene.lives_of(term)?;
+        Ok(lives.into_iter().filter(|life| life.role == "command").collect())
+    };
+    wait_for("a second command in the same term", || Ok((commands()?.len() == 2).then_some(())))?;
+    let [first, second] = &commands()?[..] else { anyhow::bail!("{:?}", commands()?) };
+    figure("killed and back: from one command to the next", format_args!("{:?}", second.first.since(struck)));
+    let before = scene.lives_of(term)?.into_iter().filter(|life| life.first <= first.last);
+    let last = before.map(|life| life.last).max().context("a command")?;
+    ensure!(last < second.first, "{:?} together", last.since(second.first));
+    Ok(())
 }
 
 #[tokio::test]

@@ -138,7 +138,8 @@ impl Lane {
             Ok(None)
         })
         .with_context(|| {
-            self.contenders.iter().map(|c| format!("\n{}:\n{}", c.identity(), c.log_tail())).collect::<String>()
+            let logs = self.contenders.iter().map(|one| [one.identity(), ":\n", &one.log_tail(), "\n"].concat());
+            logs.collect::<String>()
         })
     }
 

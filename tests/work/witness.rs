@@ -89,7 +89,6 @@ fn a_witness() -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::zombie_processes, reason = "who outlives whom is what the witnesses are for")]
 fn beget(role: &str) -> Result<()> {
     let mut child = Command::new(std::env::current_exe()?);
     child.args(std::env::args_os().skip(1)).env(ROLE, role).stdin(Stdio::null());
