@@ -62,7 +62,7 @@ takes two values or the cluster to see.
 {{- if not (kindIs "map" .config) -}}
   {{- fail "bellwether-lib: \"config\" is empty. Give the dependency `alias: bellwether` in Chart.yaml and pass .Values.bellwether" -}}
 {{- end -}}
-{{- range $key := list "image" "election" "etcd" "timings" "label" "http" "telemetry" "log" "sidecar" "serviceAccount" "rbac" "admissionPolicy" "service" "metrics" -}}
+{{- range $key := list "image" "election" "etcd" "timings" "label" "http" "telemetry" "stateDir" "log" "sidecar" "serviceAccount" "rbac" "admissionPolicy" "service" "metrics" -}}
   {{- if not (kindIs "map" (get $.config $key)) -}}
     {{- fail (printf "bellwether-lib: \"config\" lacks %q. Pass all values of the dependency (.Values.bellwether), which have their defaults" $key) -}}
   {{- end -}}

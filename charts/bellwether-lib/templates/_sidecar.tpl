@@ -85,6 +85,7 @@ volumeMounts:
   "EPOCH" (int64 $config.election.epoch | toString | trimPrefix "0")
   "HTTP" (join "," $config.http.listen)
   "ALLOW_REMOTE_RESIGN" (ternary "true" "" $config.http.allowRemoteResign)
+  "STATE_DIR" (ternary (include "bellwether.stateDir" .) "" $config.stateDir.enabled)
 }}
 {{- if $value }}
 - name: BELLWETHER_{{ $variable }}
