@@ -223,8 +223,8 @@ async fn a_container_that_goes_on_with_its_term_wears_the_leaders_label_and_no_o
     stage.join("web-1")?;
     let before = stage.at_rest()?;
     wait_for("the sidecar has outlasted its lease", PATIENCE, || {
-        let state: Value = serde_json::from_slice(&std::fs::read(folder.path().join("state.json"))?)?;
-        let time = |name: &str| state[name].as_u64().unwrap_or(0);
+        let left: Value = serde_json::from_slice(&std::fs::read(folder.path().join("state.json"))?)?;
+        let time = |name: &str| left[name].as_u64().unwrap_or(0);
         Ok(time("sent_ns").saturating_sub(time("began_ns")) >= 3_000_000_000)
     })?;
     stage.sidecar("web-0")?.kill9()?;
