@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::election::{Epoch, Identity, Timings};
 
 mod api;
+mod compat;
 mod credentials;
 mod duration;
 mod endpoints;
@@ -19,6 +20,7 @@ mod parse;
 mod sources;
 
 pub use api::{ApiAddress, ApiFault};
+pub use compat::{Compat, CompatFault};
 pub use credentials::{FileFault, read_password};
 pub(crate) use credentials::{read_certificates, read_key};
 pub use duration::{COOLDOWN_DEFAULT, DurationFault, Span, parse_cooldown, parse_duration};
@@ -46,6 +48,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where `/livez`, `/readyz` and `/metrics` listen.
     pub telemetry: SocketAddr,
+    /// `--compat`: the sidecar whose place this one takes.
+    pub compat: Option<Compat>,
     /// The pod's label and events.
     pub pod_label: PodLabelConfig,
     /// Logs.

@@ -6,6 +6,10 @@
 
 use clap::Args;
 
+mod compat;
+
+pub use compat::CompatFlags;
+
 /// All flags of `bellwether run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
@@ -24,6 +28,9 @@ pub struct RunFlags {
     /// Where it listens.
     #[command(flatten)]
     pub http: HttpFlags,
+    /// In place of another sidecar.
+    #[command(flatten)]
+    pub compat: CompatFlags,
     /// What the cluster is shown.
     #[command(flatten)]
     pub kubernetes: KubernetesFlags,

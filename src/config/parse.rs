@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::compat::Adopted;
 use super::credentials::{parse_auth, parse_tls};
 use super::duration::Span;
 use super::endpoints::{Endpoints, parse_endpoints};
@@ -26,7 +27,10 @@ impl Config {
     /// # Errors
     /// Every fault there is, never only the first.
     pub fn parse(flags: &RunFlags, sources: &Sources, surroundings: &Surroundings) -> Result<Self, Vec<ConfigFault>> {
-        let mut faults = Faults::new(sources);
+        let Adopted { flags, sources, compat, faults: found, warnings: told } =
+            Adopted::of(flags, sources, surroundings);
+        let mut faults = Faults::new(&sources);
+        found.into_iter().for_each(|fault| faults.push(fault));
         let lock = parse_lock(&flags.lock, surroundings, &mut faults);
         let candidate = parse_candidate(&flags.candidate, surroundings, &mut faults);
         let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);
@@ -55,11 +59,12 @@ impl Config {
             timings,
             http,
             telemetry,
+            compat,
             pod_label,
             log,
-            warnings: Vec::new(),
+            warnings: told,
         };
-        config.warnings = warnings(&config);
+        config.warnings.extend(warnings(&config));
         Ok(config)
     }
 }
@@ -308,6 +313,7 @@ mod tests {
             namespace_file: "/nonexistent/namespace".into(),
             token_file: "/nonexistent/token".into(),
             in_cluster: false,
+            elector: Vec::new(),
         }
     }
 

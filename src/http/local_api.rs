@@ -11,6 +11,7 @@ use axum::{Extension, Router};
 
 use super::Shared;
 use super::answer::{LeaderBody, Leading, Moment, NameBody, StatusBody};
+use super::compat;
 use super::connection::AnswerInProgress;
 use super::refusal::{Refusal, json};
 use super::resign::resign;
@@ -20,20 +21,23 @@ const TERM: HeaderName = HeaderName::from_static("bellwether-term");
 /// The epoch beside it.
 const EPOCH: HeaderName = HeaderName::from_static("bellwether-epoch");
 
-type Answer = Extension<Arc<AnswerInProgress>>;
+pub(super) type Answer = Extension<Arc<AnswerInProgress>>;
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let ours = Router::new()
         .route("/", get(name))
         .route("/leader", get(leader))
         .route("/status", get(status))
         .route("/resign", post(resign))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(shared)
+        .method_not_allowed_fallback(wrong_method);
+    let all = match shared.about().compat {
+        Some(compat) => compat::add_routes(ours, compat),
+        None => ours.fallback(unknown_path),
+    };
+    all.with_state(shared)
 }
 
-async fn name(State(shared): State<Arc<Shared>>, Extension(answer): Answer) -> Response<Body> {
+pub(super) async fn name(State(shared): State<Arc<Shared>>, Extension(answer): Answer) -> Response<Body> {
     let view = shared.view();
     let moment = Moment::new(&view, shared.about(), (shared.clock())());
     commit(&answer, moment.leading_by_name());
@@ -71,7 +75,7 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 }
 
 /// Writes down what an answer commits to, before it is handed to anybody.
-fn commit(answer: &AnswerInProgress, leading: Option<Leading>) {
+pub(super) fn commit(answer: &AnswerInProgress, leading: Option<Leading>) {
     if let Some(leading) = leading {
         answer.says_leading(leading.promised, leading.term);
     }
@@ -89,7 +93,7 @@ fn is_meant(uri: &Uri, identity: &str) -> bool {
     }
 }
 
-fn with_term(mut response: Response<Body>, moment: &Moment<'_>) -> Response<Body> {
+pub(super) fn with_term(mut response: Response<Body>, moment: &Moment<'_>) -> Response<Body> {
     if let Some(leader) = moment.leader() {
         let headers = response.headers_mut();
         headers.insert(TERM, HeaderValue::from(leader.term.token.0));

@@ -6,6 +6,7 @@
 //! number, and each in time and memory; see [`Limits`].
 
 mod answer;
+mod compat;
 mod connection;
 mod listener;
 mod local_api;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Clock;
 use super::promises::Promises;
-use crate::config::Config;
+use crate::config::{Compat, Config};
 use crate::election::{Event, Identity, Instant, Timings, View};
 use crate::metrics::Metrics;
 
@@ -42,6 +42,8 @@ pub struct About {
     pub endpoints: Vec<String>,
     /// `--allow-remote-resign`
     pub allow_remote_resign: bool,
+    /// `--compat`
+    pub compat: Option<Compat>,
 }
 
 impl About {
@@ -54,6 +56,7 @@ impl About {
             timings: config.timings,
             endpoints: config.etcd.endpoints.iter().map(|url| without_credentials(url)).collect(),
             allow_remote_resign: config.http.allow_remote_resign,
+            compat: config.compat,
         }
     }
 }
