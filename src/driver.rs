@@ -17,9 +17,11 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::{Config, Span};
-use crate::election::{Candidate, Effect, Event, OpId, Reading, Settings, View};
+use crate::election::{Candidate, Effect, Event, Nonce, OpId, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
-use crate::http::{About, Bound, HttpError, LocalApi, Shared, Telemetry, cut_writes_that_were_stopped};
+use crate::http::{
+    About, Bound, HttpError, LocalApi, Shared, Telemetry, allow_for_open_streams, cut_writes_that_were_stopped,
+};
 use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
@@ -91,6 +93,9 @@ impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
         let signals = Signals::listen().map_err(DriverError::Signals)?;
         cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
+        if let Err(error) = allow_for_open_streams() {
+            warn!(%error, "there may be fewer event streams and waiting polls than usual: too few open files are allowed");
+        }
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
@@ -196,6 +201,10 @@ impl Driver {
                 Effect::Unwatch(watch) => self.etcd.unwatch(watch),
                 Effect::SettleAnswers(id) => self.settle_answers(id),
                 Effect::Publish(publication) => self.pod_label.publish(publication),
+                Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
+                    unreachable!("a candidate without work starts none")
+                }
+                Effect::Remember(_) | Effect::Forget => unreachable!("there is nowhere to remember anything"),
                 Effect::Tell(notice) => {
                     self.metrics.observe(&notice);
                     self.reporter.report(&notice, now);
@@ -246,14 +255,12 @@ enum Progress {
 }
 
 fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
-    let mut seed = [0; 8];
-    default_provider().secure_random.fill(&mut seed).map_err(|GetRandomFailed| DriverError::NoRandomness)?;
-    Ok(Settings {
-        identity: config.election.identity.clone(),
-        epoch: config.election.epoch,
-        timings: config.timings,
-        endpoints: config.etcd.endpoints.len(),
-        seed: u64::from_ne_bytes(seed),
-        publishes,
-    })
+    let bare = Settings::bare(config.election.identity.clone(), config.timings, config.etcd.endpoints.len(), random()?);
+    Ok(Settings { epoch: config.election.epoch, nonce: Nonce(random()?), publishes, ..bare })
+}
+
+fn random() -> Result<u64, DriverError> {
+    let mut bytes = [0; 8];
+    default_provider().secure_random.fill(&mut bytes).map_err(|GetRandomFailed| DriverError::NoRandomness)?;
+    Ok(u64::from_ne_bytes(bytes))
 }

@@ -37,6 +37,7 @@ pub struct Metrics {
     failover: Histogram,
     etcd_errors: IntCounterVec,
     http_requests: IntCounterVec,
+    http_streams: IntGaugeVec,
     /// While the pod is looked after.
     label: Option<LabelMetrics>,
 }
@@ -62,6 +63,10 @@ pub enum Path {
     Root,
     /// `/leader`
     Leader,
+    /// `/events`
+    Events,
+    /// `/check`
+    Check,
     /// `/status`
     Status,
     /// `/resign`
@@ -77,9 +82,11 @@ pub enum Path {
 }
 
 impl Path {
-    const ALL: [(Self, &'static [&'static str]); 8] = [
+    const ALL: [(Self, &'static [&'static str]); 10] = [
         (Self::Root, &["200"]),
-        (Self::Leader, &["200", "503"]),
+        (Self::Leader, &["200", "400", "503"]),
+        (Self::Events, &["200", "503"]),
+        (Self::Check, &["200", "400", "412"]),
         (Self::Status, &["200"]),
         (Self::Resign, &["202", "400", "403", "409", "503"]),
         (Self::Livez, &["200", "503"]),
@@ -105,12 +112,34 @@ impl Path {
         match self {
             Self::Root => "/",
             Self::Leader => "/leader",
+            Self::Events => "/events",
+            Self::Check => "/check",
             Self::Status => "/status",
             Self::Resign => "/resign",
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
             Self::Metrics => "/metrics",
             Self::Other => "other",
+        }
+    }
+}
+
+/// What a connection does that has left HTTP for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// It is an event stream.
+    Events,
+    /// It is a poll that waits.
+    Polls,
+}
+
+impl Push {
+    const ALL: [Self; 2] = [Self::Events, Self::Polls];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Polls => "polls",
         }
     }
 }
@@ -164,6 +193,11 @@ impl Metrics {
                 "Requests answered, by path and status code.",
                 &["path", "code"],
             )?,
+            http_streams: made.gauges(
+                "bellwether_http_open_streams",
+                "Event streams and waiting polls, by kind: events, polls.",
+                "kind",
+            )?,
             label: labels.then(|| LabelMetrics::new(&made)).transpose()?,
             registry: registry.clone(),
         };
@@ -190,6 +224,9 @@ impl Metrics {
             for kind in [CallErrorKind::Unavailable, CallErrorKind::Timeout] {
                 self.etcd_errors.with_label_values(&[operation.as_str(), kind.as_str()]);
             }
+        }
+        for push in Push::ALL {
+            self.open_pushes(push);
         }
         for (path, codes) in Path::ALL {
             for code in codes {
@@ -228,6 +265,9 @@ impl Metrics {
             | Notice::ServerVersion { .. }
             | Notice::NoSpace { .. }
             | Notice::StreamEnded { .. }
+            | Notice::Resuming { .. }
+            | Notice::NotResumed { .. }
+            | Notice::Superseded
             | Notice::Released { .. } => {}
         }
     }
@@ -242,6 +282,11 @@ impl Metrics {
     /// Counts an answer of one of our listeners.
     pub fn count_request(&self, path: Path, code: StatusCode) {
         self.http_requests.with_label_values(&[path.as_str(), code.as_str()]).inc();
+    }
+
+    /// How many of a kind there are, for whoever opens and ends them.
+    pub fn open_pushes(&self, push: Push) -> IntGauge {
+        self.http_streams.with_label_values(&[push.as_str()])
     }
 
     /// The text of a scrape at `now`.
@@ -305,21 +350,26 @@ impl Scraped {
 /// The states a reason can lead to.
 const fn leads_to(reason: Reason) -> &'static [PublicState] {
     match reason {
-        Reason::Claimed | Reason::Adopted | Reason::Resumed => &[PublicState::Leading],
+        Reason::Claimed | Reason::Adopted | Reason::Resumed | Reason::Inherited => &[PublicState::Leading],
         Reason::UntilPassed | Reason::ClockJumped | Reason::StreamEnded => &[PublicState::Jeopardy],
         Reason::Registered
+        | Reason::LooksOn
+        | Reason::Superseded
         | Reason::LeaseLost
         | Reason::LockDeleted
         | Reason::LockOverwritten
         | Reason::StoreReset
         | Reason::SeveralClusters => &[PublicState::Standby],
         Reason::Resigned => &[PublicState::StandingDown, PublicState::Standby],
+        Reason::WorkFailed | Reason::AppUnhealthy | Reason::WorkFinished => &[PublicState::StandingDown],
         Reason::Stopped => &[PublicState::StandingDown, PublicState::Stopped],
     }
 }
 
-const REASONS: [Reason; 14] = [
+const REASONS: [Reason; 20] = [
     Reason::Registered,
+    Reason::LooksOn,
+    Reason::Inherited,
     Reason::Claimed,
     Reason::Adopted,
     Reason::Resumed,
@@ -331,6 +381,10 @@ const REASONS: [Reason; 14] = [
     Reason::LockOverwritten,
     Reason::Resigned,
     Reason::Stopped,
+    Reason::WorkFinished,
+    Reason::WorkFailed,
+    Reason::AppUnhealthy,
+    Reason::Superseded,
     Reason::StoreReset,
     Reason::SeveralClusters,
 ];
@@ -341,7 +395,8 @@ const RENEWAL_FAILURES: [RenewalFailure; 4] =
 const CLAIM_RESULTS: [ClaimResult; 4] =
     [ClaimResult::Won, ClaimResult::HeldAlready, ClaimResult::Lost, ClaimResult::LeaseGone];
 
-const OPERATIONS: [Operation; 11] = [
+const OPERATIONS: [Operation; 12] = [
+    Operation::Resume,
     Operation::Probe,
     Operation::Grant,
     Operation::Observe,

@@ -44,8 +44,15 @@ impl Protections {
     /// A new leader labels itself and leaves the other pods as they are.
     pub const NO_STRIPPING: Self = Self { code: 8, name: "no-stripping" };
 
+    /// An event is written as it was composed, whatever has become of it while it waited for its socket.
+    pub const STALE_EVENTS: Self = Self { code: 20, name: "stale-events" };
+    /// The lock is let go of and claimed anew without waiting for the work to be gone.
+    pub const NO_WORK_WAIT: Self = Self { code: 11, name: "no-work-wait" };
+    /// A confirm counts although another process of the candidate has gone on with its lease.
+    pub const NO_NONCE_CHECK: Self = Self { code: 12, name: "no-nonce-check" };
+
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -56,6 +63,9 @@ impl Protections {
         Self::NO_TERM_CHECK,
         Self::NO_LABEL_WAIT,
         Self::NO_STRIPPING,
+        Self::STALE_EVENTS,
+        Self::NO_WORK_WAIT,
+        Self::NO_NONCE_CHECK,
     ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.

@@ -2,6 +2,7 @@
 //! operator has to know; quiet otherwise. On every change of leader, one line on stdout.
 
 mod label;
+mod transition;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,11 +13,12 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::election::{
-    CallErrorKind, ClaimResult, ClusterId, EndpointId, Identity, Instant, LeaseId, Notice, Operation, PublicState,
-    Reading, Reason, RenewalFailure, Term,
+    CallErrorKind, ClaimResult, ClusterId, EndpointId, Identity, Instant, LeaseId, Notice, Operation, Reading,
+    RenewalFailure, Term,
 };
 use crate::kubernetes::Report;
 use label::LabelReporter;
+use transition::{numbers_of, transition};
 
 /// A standing fault that needs a person is said again after this long: often enough for whoever looks at the
 /// last minutes of a log, rare enough to leave other lines in it.
@@ -152,6 +154,22 @@ impl Reporter {
                 self.stream_ended = true;
                 warn!("the keep-alive stream ended; standing down unless a renewal is confirmed within {window:.1?}");
             }
+            Notice::Resuming { term } => {
+                info!(
+                    term = term.token.0,
+                    epoch = term.epoch.0,
+                    "an earlier process led this term; going on with it if it still holds"
+                );
+            }
+            Notice::NotResumed { term } => info!(
+                term = term.token.0,
+                epoch = term.epoch.0,
+                "the term that an earlier process led is over, or is of another etcd cluster; starting anew"
+            ),
+            Notice::Superseded => error!(
+                "another process with this identity has taken this one's lease over, so it runs on a copy of this one's \
+                 --state-dir; stop one of the two, and give each candidate an identity and a folder of its own"
+            ),
             Notice::Released { confirmed: true } => info!("let go of the lock; another candidate can claim it now"),
             Notice::Released { confirmed: false } => {
                 warn!(
@@ -332,83 +350,6 @@ impl Reporter {
     fn url(&self, endpoint: EndpointId) -> &str {
         self.endpoints.get(endpoint.0).map_or("?", String::as_str)
     }
-}
-
-fn transition(from: PublicState, to: PublicState, reason: Reason, term: Option<Term>) {
-    let held = term.is_some();
-    let lost = matches!(from, PublicState::Leading | PublicState::Jeopardy);
-    let next = match to {
-        PublicState::Starting => "starting: registers in etcd next".to_owned(),
-        PublicState::Standby if lost => {
-            format!("no leader any more: {}; /leader answers 503; {}", why_lost(reason), next_of_standby(from, reason))
-        }
-        PublicState::Standby => format!("standby: {}", next_of_standby(from, reason)),
-        PublicState::Leading => "leading: /leader answers 200 as long as renewals are confirmed".to_owned(),
-        PublicState::Jeopardy => "in jeopardy: /leader answers 503; the same term goes on if a renewal is confirmed \
-                                  before etcd expires the lease"
-            .to_owned(),
-        PublicState::StandingDown if held => "standing down: /leader answers 503; the lock is let go of when the \
-                                              answers given out have expired"
-            .to_owned(),
-        PublicState::StandingDown => "standing down: leaves the election, in which it held no lock".to_owned(),
-        PublicState::Stopped => "stopped".to_owned(),
-    };
-    let against_its_will = to == PublicState::Jeopardy || (lost && to == PublicState::Standby);
-    let (from, to, reason) = (from.as_str(), to.as_str(), reason.as_str());
-    let (term, epoch) = numbers_of(term);
-    if against_its_will {
-        warn!(from, to, reason, term, epoch, "{next}");
-    } else {
-        info!(from, to, reason, term, epoch, "{next}");
-    }
-}
-
-/// How a leader, or one in jeopardy, came to lose its term, as a clause.
-const fn why_lost(reason: Reason) -> &'static str {
-    match reason {
-        Reason::LockDeleted => "its lock key is gone, because it was deleted or its lease was revoked or expired",
-        Reason::LockOverwritten => "somebody else wrote the lock key",
-        Reason::LeaseLost => "etcd does not know its lease any more",
-        Reason::StoreReset => "etcd was wiped or restored",
-        Reason::SeveralClusters => "--etcd-endpoints names more than one cluster",
-        Reason::Registered
-        | Reason::Claimed
-        | Reason::Adopted
-        | Reason::Resumed
-        | Reason::UntilPassed
-        | Reason::ClockJumped
-        | Reason::StreamEnded
-        | Reason::Resigned
-        | Reason::Stopped => reason.as_str(),
-    }
-}
-
-/// What a candidate does that has become a standby, as a clause.
-const fn next_of_standby(from: PublicState, reason: Reason) -> &'static str {
-    const STAYS_AWAY: &str = "stays away from the lock for a while, unless nobody else takes it";
-    match (from, reason) {
-        (_, Reason::Resigned) | (PublicState::Leading, Reason::LockDeleted | Reason::LockOverwritten) => STAYS_AWAY,
-        (_, Reason::StoreReset | Reason::SeveralClusters) => "does not claim the lock until this is mended",
-        (
-            _,
-            Reason::Registered
-            | Reason::Claimed
-            | Reason::Adopted
-            | Reason::Resumed
-            | Reason::UntilPassed
-            | Reason::ClockJumped
-            | Reason::StreamEnded
-            | Reason::LeaseLost
-            | Reason::LockDeleted
-            | Reason::LockOverwritten
-            | Reason::Stopped,
-        ) => "claims the lock when its turn comes",
-    }
-}
-
-/// Term and epoch as the local API writes them, so that logs and answers can be searched for the same number.
-fn numbers_of(term: Option<Term>) -> (Option<i64>, Option<u64>) {
-    (term.map(|term| term.token.0), term.map(|term| term.epoch.0))
 }
 
 /// In milliseconds to the microsecond, as a number, so that logs can be sorted by it.

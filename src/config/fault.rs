@@ -310,6 +310,9 @@ pub(super) fn timing_flags(fault: &TimingFault) -> Vec<&'static str> {
         TimingFault::RenewalDoesNotFit { .. } => {
             vec!["--lease-ttl", "--keepalive-interval", "--attempt-timeout", "--safety-margin"]
         }
+        TimingFault::StopDoesNotFit { .. } => {
+            vec!["--stop-timeout", "--lease-ttl", "--keepalive-interval", "--attempt-timeout", "--safety-margin"]
+        }
         TimingFault::ValidityOutlastsDrain { .. } => vec!["--answer-validity", "--drain-timeout"],
     }
 }

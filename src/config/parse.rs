@@ -19,7 +19,7 @@ use super::{
     LogLevel, PodLabelConfig,
 };
 use crate::cli::flags::{CandidateFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags};
-use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, Timings, TimingsRequest};
+use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, StopTime, Timings, TimingsRequest};
 
 impl Config {
     /// Parses everything `bellwether run` was given.
@@ -187,6 +187,7 @@ fn parse_timings(flags: &TimingFlags, faults: &mut Faults<'_>) -> Option<Timings
         reconnect_window: duration("--reconnect-window", &flags.reconnect_window),
         answer_validity: duration("--answer-validity", &flags.answer_validity),
         drain_timeout: duration("--drain-timeout", &flags.drain_timeout),
+        stop_time: StopTime::NoWork,
     };
     match Timings::new(request) {
         Ok(timings) => unread.is_empty().then_some(timings),

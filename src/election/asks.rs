@@ -62,7 +62,9 @@ impl Sender<'_> {
     fn hedge_delay_of(&self, operation: Operation) -> Duration {
         match operation {
             // What lies between one leader and the next.
-            Operation::Claim | Operation::DeleteLock | Operation::Revoke => self.hedge_delay.min(HANDOVER_HEDGE_DELAY),
+            Operation::Claim | Operation::DeleteLock | Operation::Revoke | Operation::Resume => {
+                self.hedge_delay.min(HANDOVER_HEDGE_DELAY)
+            }
             Operation::Probe
             | Operation::Grant
             | Operation::Observe

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use super::ids::{EndpointId, Identity, LeaseId, OpId, Revision, StreamId, Term, WatchId};
-use super::instant::WallTime;
+use super::ids::{EndpointId, Identity, LeaseId, Nonce, OpId, Revision, StreamId, Term, WatchId};
+use super::instant::{Instant, Until, WallTime};
 use super::notice::Notice;
+use super::settings::Memory;
 
 /// One thing the shell must do.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,35 @@ pub enum Effect {
     /// Show this role where the cluster can see it, in place of every role before; report
     /// `Event::Published` once it is seen there.
     Publish(Publication),
+    /// Start the work: what runs only while this candidate leads. There is none at this time.
+    StartWork {
+        /// The id to report with.
+        id: OpId,
+        /// In whose term.
+        term: Term,
+        /// From when on it must be being stopped, whether anybody says so or not.
+        until: Until,
+    },
+    /// The right to act of this work has another end: a later one after a renewal, an earlier one once the keep-alive
+    /// stream has ended.
+    ExtendWork {
+        /// Which.
+        id: OpId,
+        /// From when on it must be being stopped.
+        until: Until,
+    },
+    /// Stop this work now; report `Event::WorkStopped` when all of it is gone.
+    StopWork {
+        /// Which.
+        id: OpId,
+        /// From when on what is left of it must be killed.
+        kill_at: Instant,
+    },
+    /// Keep this in place of what was kept before, for the next process of this candidate.
+    Remember(Memory),
+    /// What was kept is of no use any more. It must be gone before the next effect is carried out, which may let go of the
+    /// lock: a request that is under way when the process dies may be applied after the next one has gone on.
+    Forget,
     /// Log it, count it.
     Tell(Notice),
     /// The candidate has stopped: end the driver.
@@ -142,7 +172,18 @@ pub enum Call {
         /// The candidate key's new value.
         record: CandidateRecord,
     },
-    /// Read the lock key: the second half of a confirmed renewal.
+    /// `TXN IF create_revision(lock)==token AND lease(lock)==lease AND lease(my candidate key)==lease THEN put(my candidate
+    /// key, record, lease)`, and the lock key as it is now in both branches. From then on the confirms of every other
+    /// process that holds this lease show that it was replaced.
+    Resume {
+        /// The lease that an earlier process left.
+        lease: LeaseId,
+        /// The token of the term it led.
+        token: Revision,
+        /// The candidate key's new value.
+        record: CandidateRecord,
+    },
+    /// Read the lock key and my candidate key in one transaction: the second half of a confirmed renewal.
     Confirm,
     /// Delete the lock key if its `create_revision` is this one and it hangs on this lease. The revision alone would
     /// not do: a store that was wiped gives the same one to somebody else's key.
@@ -170,6 +211,7 @@ impl Call {
             Self::Register { .. } => Operation::Register,
             Self::Unregister { .. } => Operation::Unregister,
             Self::Claim { .. } => Operation::Claim,
+            Self::Resume { .. } => Operation::Resume,
             Self::Confirm => Operation::Confirm,
             Self::DeleteLock { .. } => Operation::DeleteLock,
             Self::Revoke { .. } => Operation::Revoke,
@@ -181,7 +223,7 @@ impl Call {
     #[must_use]
     pub const fn attached_lease(&self) -> Option<LeaseId> {
         match self {
-            Self::Register { lease, .. } | Self::Claim { lease, .. } => Some(*lease),
+            Self::Register { lease, .. } | Self::Claim { lease, .. } | Self::Resume { lease, .. } => Some(*lease),
             Self::Probe
             | Self::Grant { .. }
             | Self::Observe { .. }
@@ -208,6 +250,8 @@ pub enum Operation {
     Unregister,
     /// [`Call::Claim`]
     Claim,
+    /// [`Call::Resume`]
+    Resume,
     /// [`Call::Confirm`]
     Confirm,
     /// [`Call::DeleteLock`]
@@ -231,6 +275,7 @@ impl Operation {
             Self::Register => "register",
             Self::Unregister => "unregister",
             Self::Claim => "claim",
+            Self::Resume => "resume",
             Self::Confirm => "confirm",
             Self::DeleteLock => "delete_lock",
             Self::Revoke => "revoke",
@@ -261,4 +306,6 @@ pub struct CandidateRecord {
     pub registered_at: WallTime,
     /// When it claimed the lock it holds, if it holds it.
     pub leading_since: Option<WallTime>,
+    /// Which process of that candidate wrote it; programs before this one wrote none.
+    pub nonce: Option<Nonce>,
 }

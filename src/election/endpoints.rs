@@ -78,6 +78,11 @@ impl Endpoints {
         }
     }
 
+    /// The pinned cluster, once something has been answered.
+    pub(super) const fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
     /// Whether this is the pinned cluster; the first answer pins it.
     pub(super) fn are_of(&mut self, cluster: ClusterId) -> bool {
         *self.cluster.get_or_insert(cluster) == cluster

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::effect::CandidateRecord;
-use super::ids::{ClusterId, Identity, LeaseId, MemberId, OpId, RaftTerm, Revision, StreamId, WatchId};
+use super::ids::{ClusterId, Identity, LeaseId, MemberId, Nonce, OpId, RaftTerm, Revision, StreamId, WatchId};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +65,25 @@ pub enum Event {
         /// The publication's id.
         id: OpId,
     },
+    /// The work cannot do what it is there for (a hook failed): another shall lead.
+    WorkFailed {
+        /// Which.
+        id: OpId,
+    },
+    /// The work has ended by itself and is not to run again: the process ends.
+    WorkFinished {
+        /// Which.
+        id: OpId,
+    },
+    /// Nothing of the work that was to be stopped is left.
+    WorkStopped {
+        /// Which.
+        id: OpId,
+    },
+    /// The application's health is known, or has changed.
+    AppHealth(AppHealth),
+    /// After `Stop`: the application has ended, and nobody acts on what it was told.
+    AppGone,
     /// SIGTERM or SIGINT: stand down in order and stop.
     Stop,
     /// `POST /resign`: stand down, release, and stay away for the cool-down.
@@ -90,11 +109,25 @@ impl Event {
             | Self::WatchEnded { .. }
             | Self::AnswersSettled { .. }
             | Self::Published { .. }
+            | Self::WorkFailed { .. }
+            | Self::WorkFinished { .. }
+            | Self::WorkStopped { .. }
+            | Self::AppHealth(_)
+            | Self::AppGone
             | Self::Stop
             | Self::Resign { .. }
             | Self::CredentialsRenewed => None,
         }
     }
+}
+
+/// What the application's health is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppHealth {
+    /// It may act as leader.
+    Healthy,
+    /// It may not.
+    Unhealthy,
 }
 
 /// What a response header says.
@@ -155,8 +188,20 @@ pub enum Body {
         /// The key.
         lock: LockKey,
     },
+    /// To `Resume`.
+    Resumed {
+        /// My candidate key, when the transaction put it; `None` when its guards did not hold.
+        candidate: Option<CandidateKey>,
+        /// The lock key as it is now.
+        lock: Option<LockKey>,
+    },
     /// To `Confirm`.
-    Lock(Option<LockKey>),
+    Confirmed {
+        /// The lock key.
+        lock: Option<LockKey>,
+        /// Who wrote my candidate key last, if it is there and says so.
+        writer: Option<Nonce>,
+    },
     /// To `DeleteLock`, `Unregister` and `Revoke`: after this, what was to go is not there.
     Gone,
 }

@@ -54,6 +54,10 @@ number!(
     EndpointId(usize)
 );
 number!(
+    /// A process of a candidate: random, so that no two that ever run have the same.
+    Nonce(u64)
+);
+number!(
     /// `--epoch`: raised by the operator after the store was restored, so that terms still only grow.
     Epoch(u64)
 );

@@ -107,6 +107,25 @@ impl Until {
         self.boot
     }
 
+    /// So much earlier.
+    #[must_use]
+    pub const fn earlier(self, by: Duration) -> Self {
+        Self { boot: self.boot.before(by), ..self }
+    }
+
+    /// So much later: when what needs that long to end is over.
+    #[must_use]
+    pub const fn later(self, by: Duration) -> Self {
+        Self { boot: self.boot.after(by), ..self }
+    }
+
+    /// How far the wall clock may be ahead of the boot clock, and how far ahead of that makes it passed: nanoseconds.
+    /// For a process that has to watch over the same instant by itself.
+    #[must_use]
+    pub const fn wall_bound(&self) -> i128 {
+        self.wall_lead + nanos_of(self.wall_tolerance) as i128
+    }
+
     /// The same instant, or `bound` when that is earlier.
     #[must_use]
     pub fn at_most(self, bound: Instant) -> Self {

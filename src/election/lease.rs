@@ -26,6 +26,8 @@ pub(super) struct Lease {
     pub(super) id: LeaseId,
     /// The last keep-alive that was answered with TTL > 0, confirmed or not.
     pub(super) kept: Option<Kept>,
+    /// The last keep-alive that was confirmed.
+    pub(super) counted: Option<Kept>,
     /// The end of the last confirmed renewal. Only moves forward; a new lease starts without one.
     pub(super) until: Option<Until>,
     /// The stream of the last successful renewal.
@@ -65,9 +67,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Until when a leader may act on this keep-alive, once it is confirmed.
-    pub(super) fn until(&self, margin: Duration) -> Until {
-        Until::of_renewal(self.sent, self.ttl, margin)
+    /// Until when a leader may act on this keep-alive, once it is confirmed. What runs in its name needs `stop_time` to
+    /// end, and has ended when others may lead.
+    pub(super) fn until(&self, margin: Duration, stop_time: Duration) -> Until {
+        Until::of_renewal(self.sent, self.ttl, margin).earlier(stop_time)
     }
 
     /// Whether what confirms it was answered under the raft term of this keep-alive. If not, an etcd leader that had
@@ -99,6 +102,7 @@ impl Lease {
         Self {
             id,
             kept: None,
+            counted: None,
             until: None,
             stream: None,
             attempts: Vec::with_capacity(2),
@@ -110,11 +114,12 @@ impl Lease {
         }
     }
 
-    /// Moves `until` forward; never back, whatever order answers arrive in. The later of two that are the
-    /// same replaces the other: it knows the newer wall time.
-    pub(super) fn extend(&mut self, until: Until) {
+    /// Moves `until` forward, to that of a renewal that counts; never back, whatever order answers arrive in. The later
+    /// of two that are the same replaces the other: it knows the newer wall time.
+    pub(super) fn extend(&mut self, kept: Kept, until: Until) {
         if self.until.is_none_or(|old| until.boot() >= old.boot()) {
             self.until = Some(until);
+            self.counted = Some(kept);
         }
     }
 
@@ -199,6 +204,10 @@ mod tests {
         Kept { sent: reading(sent), arrived, ttl: Duration::from_secs(15), raft_term: RaftTerm(2) }
     }
 
+    fn until(sent: u64) -> Until {
+        kept(sent).until(MARGIN, Duration::ZERO)
+    }
+
     fn lease() -> Lease {
         Lease::granted(LeaseId(1), reading(100).boot)
     }
@@ -211,21 +220,21 @@ mod tests {
     fn until_only_moves_forward() {
         let mut lease = lease();
         assert_eq!(lease.right(), None, "a new lease starts without");
-        lease.extend(kept(120).until(MARGIN));
-        lease.extend(kept(110).until(MARGIN));
-        assert_eq!(lease.right(), Some(kept(120).until(MARGIN)));
-        lease.extend(kept(121).until(MARGIN));
-        assert_eq!(lease.right(), Some(kept(121).until(MARGIN)));
+        lease.extend(kept(120), until(120));
+        lease.extend(kept(110), until(110));
+        assert_eq!(lease.right(), Some(until(120)));
+        lease.extend(kept(121), until(121));
+        assert_eq!(lease.right(), Some(until(121)));
     }
 
     #[test]
     fn the_right_is_cut_by_the_reconnect_window_and_never_prolonged() {
         let mut lease = lease();
-        lease.extend(kept(120).until(MARGIN));
+        lease.extend(kept(120), until(120));
         lease.reconnect_by = Some(reading(125).boot);
         assert_eq!(lease.right().map(|right| right.boot()), Some(reading(125).boot));
         lease.reconnect_by = Some(reading(500).boot);
-        assert_eq!(lease.right(), Some(kept(120).until(MARGIN)));
+        assert_eq!(lease.right(), Some(until(120)));
     }
 
     #[test]

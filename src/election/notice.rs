@@ -106,6 +106,18 @@ pub enum Notice {
         /// The reconnect window, cut at `until`.
         window: Duration,
     },
+    /// An earlier process left a term behind, which this one goes on with if it still holds.
+    Resuming {
+        /// The term.
+        term: Term,
+    },
+    /// What an earlier process left behind is of no use: the lock is another's or free, or it is in another cluster.
+    NotResumed {
+        /// The term it led.
+        term: Term,
+    },
+    /// Another process of this candidate has gone on with this lease: this one has lost it.
+    Superseded,
     /// The candidate let go of the lock, or could not and leaves it to expire.
     Released {
         /// Whether etcd confirmed it.
@@ -118,6 +130,10 @@ pub enum Notice {
 pub enum Reason {
     /// Registered and the lock key read.
     Registered,
+    /// Read the lock key, and is not in line: it never leads, or its application is not healthy.
+    LooksOn,
+    /// Goes on with the term of an earlier process.
+    Inherited,
     /// Won the lock, and the keep-alive before it counts.
     Claimed,
     /// Holds the lock from an earlier claim, and a renewal is confirmed now.
@@ -140,6 +156,14 @@ pub enum Reason {
     Resigned,
     /// Asked to stop.
     Stopped,
+    /// The command ended by itself.
+    WorkFinished,
+    /// A hook failed.
+    WorkFailed,
+    /// The application is not healthy.
+    AppUnhealthy,
+    /// Another process of this candidate goes on with its lease.
+    Superseded,
     /// The store was wiped or restored.
     StoreReset,
     /// The endpoints belong to several clusters.
@@ -152,6 +176,8 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Registered => "registered",
+            Self::LooksOn => "looks_on",
+            Self::Inherited => "inherited",
             Self::Claimed => "claimed",
             Self::Adopted => "adopted",
             Self::Resumed => "resumed",
@@ -163,6 +189,10 @@ impl Reason {
             Self::LockOverwritten => "lock_overwritten",
             Self::Resigned => "resigned",
             Self::Stopped => "stopped",
+            Self::WorkFinished => "work_finished",
+            Self::WorkFailed => "work_failed",
+            Self::AppUnhealthy => "app_unhealthy",
+            Self::Superseded => "superseded",
             Self::StoreReset => "store_reset",
             Self::SeveralClusters => "several_clusters",
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Starting → Standby ⇄ Leading → Jeopardy → (Leading, same term | Standby)
+//! Starting → Leading                                (the term of an earlier process)
 //! any but Stopped → StandingDown → Stopped          (stop)
 //! Leading → StandingDown → Standby                  (resign)
 //! ```
@@ -50,12 +51,26 @@ pub(super) enum Goal {
 /// How far standing down has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Waiting until the answers given out have expired, at most until the deadline; renewing meanwhile.
-    Settling { id: OpId, deadline: Instant },
+    /// Waiting, at most until the deadline, for what may still act on the term, and beyond it for what certainly does: the
+    /// work. Renewing meanwhile.
+    Settling { awaited: Awaited, deadline: Instant },
     /// Waiting until nobody is shown the leader's role any more, at most until the deadline; renewing meanwhile.
     Unpublishing { deadline: Instant },
     /// Letting go of the lock; from the deadline on, by the next harder means.
     Releasing { deadline: Instant },
+}
+
+/// What may still act on a term that is being given up, and can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Awaited {
+    /// The answers given out, until they have expired.
+    pub(super) answers: Option<OpId>,
+    /// The application, until somebody says that it has ended.
+    pub(super) application: bool,
+}
+
+impl Awaited {
+    pub(super) const NOTHING: Self = Self { answers: None, application: false };
 }
 
 impl State {
@@ -86,6 +101,12 @@ impl State {
 
     pub(super) fn lead(&mut self, term: Term) {
         self.assert_from(PublicState::Leading, matches!(self, Self::Standby));
+        *self = Self::Leading { term };
+    }
+
+    /// Goes on with the term of an earlier process of this candidate.
+    pub(super) fn inherit(&mut self, term: Term) {
+        self.assert_from(PublicState::Leading, matches!(self, Self::Starting));
         *self = Self::Leading { term };
     }
 
@@ -160,7 +181,7 @@ mod tests {
     const STAND_BY: Goal = Goal::StandBy { cooldown: Duration::from_secs(30) };
 
     fn settling() -> Step {
-        Step::Settling { id: OpId(1), deadline: Instant::from_nanos(9) }
+        Step::Settling { awaited: Awaited::NOTHING, deadline: Instant::from_nanos(9) }
     }
 
     fn down(goal: Goal) -> State {
@@ -211,6 +232,11 @@ mod tests {
     #[test]
     fn only_a_standby_comes_to_lead() {
         check(PublicState::Leading, &[State::Standby], |state| state.lead(TERM));
+    }
+
+    #[test]
+    fn only_who_starts_inherits_a_term() {
+        check(PublicState::Leading, &[State::Starting], |state| state.inherit(TERM));
     }
 
     #[test]

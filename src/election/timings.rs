@@ -19,6 +19,10 @@ const SAFETY_MARGIN_LEAST: Duration = Duration::from_millis(500);
 const RECONNECT_WINDOW_DEFAULT: Duration = Duration::from_secs(5);
 const ANSWER_VALIDITY_DEFAULT: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// The longest time to stop that is taken by default: Kubernetes gives a pod 30 s in all.
+const STOP_TIME_MOST: Duration = Duration::from_secs(10);
+/// The shortest time to stop that is taken by default: less is no chance to end in order, and must be asked for.
+const STOP_TIME_LEAST: Duration = Duration::from_millis(100);
 /// A hedge goes out after this, or half the attempt timeout when that is shorter.
 const HEDGE_DELAY_MOST: Duration = Duration::from_millis(500);
 
@@ -39,6 +43,20 @@ pub struct TimingsRequest {
     pub answer_validity: Option<Duration>,
     /// `--drain-timeout`
     pub drain_timeout: Option<Duration>,
+    /// `--stop-timeout`
+    pub stop_time: StopTime,
+}
+
+/// How long what runs only while the candidate leads may take to end once it is told to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopTime {
+    /// There is nothing of the kind: zero.
+    #[default]
+    NoWork,
+    /// What the other timings leave of the lease, 10 s at most.
+    Default,
+    /// This.
+    Given(Duration),
 }
 
 /// Timings whose relations hold. Fields are private so that they stay so.
@@ -51,6 +69,7 @@ pub struct Timings {
     reconnect_window: Duration,
     answer_validity: Duration,
     drain_timeout: Duration,
+    stop_time: Duration,
 }
 
 /// One relation that does not hold, with both sides in the text.
@@ -90,6 +109,26 @@ pub enum TimingFault {
         /// K + 2R + M
         sum: Duration,
     },
+    /// K + 2R + G + M ≤ T fails: what runs as leader must be able to end before others may lead.
+    #[error(
+        "--stop-timeout: {stop_time:?} does not fit into the lease: --keepalive-interval {keepalive_interval:?} + 2 × \
+         --attempt-timeout {attempt_timeout:?} + --stop-timeout {stop_time:?} + --safety-margin {safety_margin:?} = {sum:?} > \
+         --lease-ttl {lease_ttl:?}; raise --lease-ttl or lower one of the others"
+    )]
+    StopDoesNotFit {
+        /// T
+        lease_ttl: Duration,
+        /// K
+        keepalive_interval: Duration,
+        /// R
+        attempt_timeout: Duration,
+        /// M
+        safety_margin: Duration,
+        /// G
+        stop_time: Duration,
+        /// K + 2R + G + M
+        sum: Duration,
+    },
     /// An answer's promise must be able to run out before a voluntary release.
     #[error(
         "--answer-validity: {answer_validity:?} > --drain-timeout {drain_timeout:?}: a release waits until the last answer \
@@ -110,7 +149,7 @@ impl Timings {
     /// One [`TimingFault`] per relation that fails. Nothing is adjusted.
     pub fn new(request: TimingsRequest) -> Result<Self, Vec<TimingFault>> {
         let lease_ttl = request.lease_ttl.unwrap_or(LEASE_TTL_DEFAULT);
-        let timings = Self {
+        let mut timings = Self {
             lease_ttl,
             keepalive_interval: request.keepalive_interval.unwrap_or(lease_ttl / 3),
             attempt_timeout: request.attempt_timeout.unwrap_or((lease_ttl / 6).min(ATTEMPT_TIMEOUT_MOST)),
@@ -118,6 +157,12 @@ impl Timings {
             reconnect_window: request.reconnect_window.unwrap_or(RECONNECT_WINDOW_DEFAULT),
             answer_validity: request.answer_validity.unwrap_or(ANSWER_VALIDITY_DEFAULT),
             drain_timeout: request.drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
+            stop_time: Duration::ZERO,
+        };
+        timings.stop_time = match request.stop_time {
+            StopTime::NoWork => Duration::ZERO,
+            StopTime::Given(stop_time) => stop_time,
+            StopTime::Default => lease_ttl.saturating_sub(timings.renewal_sum()).clamp(STOP_TIME_LEAST, STOP_TIME_MOST),
         };
         let faults = timings.faults();
         if faults.is_empty() { Ok(timings) } else { Err(faults) }
@@ -142,10 +187,8 @@ impl Timings {
                 faults.push(TimingFault::StepTooShort { flag, value });
             }
         }
-        let sum = self
-            .keepalive_interval
-            .saturating_add(self.attempt_timeout.saturating_mul(2))
-            .saturating_add(self.safety_margin);
+        let sum = self.renewal_sum();
+        let stopped = sum.saturating_add(self.stop_time);
         if sum > self.lease_ttl {
             faults.push(TimingFault::RenewalDoesNotFit {
                 lease_ttl: self.lease_ttl,
@@ -153,6 +196,15 @@ impl Timings {
                 attempt_timeout: self.attempt_timeout,
                 safety_margin: self.safety_margin,
                 sum,
+            });
+        } else if stopped > self.lease_ttl {
+            faults.push(TimingFault::StopDoesNotFit {
+                lease_ttl: self.lease_ttl,
+                keepalive_interval: self.keepalive_interval,
+                attempt_timeout: self.attempt_timeout,
+                safety_margin: self.safety_margin,
+                stop_time: self.stop_time,
+                sum: stopped,
             });
         }
         if self.answer_validity > self.drain_timeout {
@@ -162,6 +214,13 @@ impl Timings {
             });
         }
         faults
+    }
+
+    /// K + 2R + M: what two attempts at a renewal take of a lease.
+    const fn renewal_sum(&self) -> Duration {
+        self.keepalive_interval
+            .saturating_add(self.attempt_timeout.saturating_mul(2))
+            .saturating_add(self.safety_margin)
     }
 
     /// T: how long etcd keeps the lock after the last keep-alive. Whole seconds.
@@ -186,6 +245,13 @@ impl Timings {
     #[must_use]
     pub const fn safety_margin(&self) -> Duration {
         self.safety_margin
+    }
+
+    /// G: how long what runs only while the candidate leads may take to end. `until` is this much earlier, so that it has
+    /// ended when others may lead. Zero when there is nothing of the kind.
+    #[must_use]
+    pub const fn stop_time(&self) -> Duration {
+        self.stop_time
     }
 
     /// How long a leader may go on after its keep-alive stream ended, never beyond `until`.

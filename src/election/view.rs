@@ -13,6 +13,8 @@ use crate::protections::Protections;
 pub struct View {
     /// Grows with every published change.
     pub version: u64,
+    /// Grows when what `/leader` tells changes: not with a renewal, which moves `until` only.
+    pub news: u64,
     /// The state of the candidate.
     pub state: PublicState,
     /// The term this candidate leads, and how long: present only while leading.
@@ -57,6 +59,15 @@ impl View {
     #[must_use]
     pub fn leads(&self, now: Reading) -> bool {
         self.lead.is_some_and(|lead| Protections::NO_REQUEST_CHECK.taken_away() || !lead.until.passed(now))
+    }
+
+    /// Whether `/leader` tells the same from both, apart from how long it holds.
+    #[must_use]
+    pub fn tells_the_same(&self, other: &Self) -> bool {
+        let term = |view: &Self| view.lead.map(|lead| lead.term);
+        (self.state, &self.leader, self.epoch, self.since, self.etcd, &self.not_leading)
+            == (other.state, &other.leader, other.epoch, other.since, other.etcd, &other.not_leading)
+            && term(self) == term(other)
     }
 
     /// How long an answer given at `now` may be relied on: `min(until − now, validity)`, zero when not leading.
@@ -164,11 +175,19 @@ pub enum NotLeading {
     StoreReset,
     /// The endpoints belong to more than one cluster.
     SeveralClusters,
+    /// `--never-lead`.
+    NeverLeads,
+    /// The application has not been healthy yet.
+    AppStarting,
+    /// The application is not healthy.
+    AppUnhealthy,
+    /// What ran while it led has not ended yet.
+    WorkStopping,
 }
 
 impl NotLeading {
     /// Every name, for metrics that set one and clear the rest.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 16] = [
         "starting",
         "etcd_unreachable",
         "identity_taken",
@@ -181,6 +200,10 @@ impl NotLeading {
         "standing_down",
         "store_reset",
         "several_clusters",
+        "never_leads",
+        "app_starting",
+        "app_unhealthy",
+        "work_stopping",
     ];
 
     /// The name in metric labels: one of [`NAMES`](Self::NAMES).
@@ -199,6 +222,10 @@ impl NotLeading {
             Self::StandingDown => "standing_down",
             Self::StoreReset => "store_reset",
             Self::SeveralClusters => "several_clusters",
+            Self::NeverLeads => "never_leads",
+            Self::AppStarting => "app_starting",
+            Self::AppUnhealthy => "app_unhealthy",
+            Self::WorkStopping => "work_stopping",
         }
     }
 
@@ -222,6 +249,10 @@ impl NotLeading {
                 "etcd was wiped or restored; stop all sidecars, then start them with a higher --epoch".into()
             }
             Self::SeveralClusters => "--etcd-endpoints names more than one cluster".into(),
+            Self::NeverLeads => "it was started with --never-lead".into(),
+            Self::AppStarting => "its application has not been healthy yet (--app-health)".into(),
+            Self::AppUnhealthy => "its application is not healthy (--app-health)".into(),
+            Self::WorkStopping => "what it ran as leader has not ended yet".into(),
         }
     }
 }

@@ -59,6 +59,7 @@ async fn dispatch(client: Client, keys: &Keys, call: &Call) -> Result<Answer, Ca
             delete(client, key, guards).await
         }
         Call::Claim { lease, record } => claim(client, keys, *lease, record).await,
+        Call::Resume { lease, token, record } => resume(client, keys, *lease, *token, record).await,
         Call::Confirm => confirm(client, keys).await,
         Call::DeleteLock { create_revision, lease } => {
             let key = keys.lock();
@@ -212,9 +213,54 @@ fn existing(response: &TxnResponse) -> Result<etcd_client::KeyValue, CallError> 
     .ok_or_else(|| incomplete("the existing key"))
 }
 
+async fn resume(
+    mut client: Client,
+    keys: &Keys,
+    lease: LeaseId,
+    token: Revision,
+    record: &CandidateRecord,
+) -> Result<Answer, CallError> {
+    let candidate = keys.my_candidate();
+    let attached = Some(PutOptions::new().with_lease(lease.0));
+    let reads = [TxnOp::get(keys.lock(), None), TxnOp::get(candidate.as_str(), None)];
+    let txn = Txn::new()
+        .when([
+            created_at(keys.lock(), token),
+            Compare::lease(keys.lock(), CompareOp::Equal, lease.0),
+            Compare::lease(candidate.as_str(), CompareOp::Equal, lease.0),
+        ])
+        .and_then([TxnOp::put(candidate.as_str(), record_json(record), attached), reads[0].clone(), reads[1].clone()])
+        .or_else(reads);
+    let response = client.txn(txn).await.map_err(|error| of_client(&error))?;
+    let [lock, candidate] = lock_and_candidate(&response)?;
+    let candidate = candidate.filter(|_| response.succeeded()).map(|kv| keys.candidate_key(&kv));
+    Ok(Answer {
+        header: header(response.header())?,
+        body: Body::Resumed { candidate, lock: lock.as_ref().map(lock_key) },
+    })
+}
+
+/// One transaction, so that both are of one revision. One that only reads is linearizable.
 async fn confirm(mut client: Client, keys: &Keys) -> Result<Answer, CallError> {
-    let read = client.get(keys.lock(), None).await.map_err(|error| of_client(&error))?;
-    Ok(Answer { header: header(read.header())?, body: Body::Lock(read.kvs().first().map(lock_key)) })
+    let reads = [TxnOp::get(keys.lock(), None), TxnOp::get(keys.my_candidate(), None)];
+    let response = client.txn(Txn::new().and_then(reads)).await.map_err(|error| of_client(&error))?;
+    let [lock, candidate] = lock_and_candidate(&response)?;
+    let record = candidate.and_then(|kv| keys.candidate_key(&kv).record);
+    Ok(Answer {
+        header: header(response.header())?,
+        body: Body::Confirmed { lock: lock.as_ref().map(lock_key), writer: record.and_then(|record| record.nonce) },
+    })
+}
+
+/// The two reads of a transaction, whatever it wrote.
+fn lock_and_candidate(response: &TxnResponse) -> Result<[Option<etcd_client::KeyValue>; 2], CallError> {
+    let mut reads = response.op_responses().into_iter().filter_map(|read| match read {
+        TxnOpResponse::Get(mut read) => Some(read.take_kvs().into_iter().next()),
+        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
+    });
+    let lock = reads.next().ok_or_else(|| incomplete("the lock key"))?;
+    let candidate = reads.next().ok_or_else(|| incomplete("the candidate key"))?;
+    Ok([lock, candidate])
 }
 
 fn created_at(key: &str, create_revision: Revision) -> Compare {

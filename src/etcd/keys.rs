@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::error::incomplete;
 use crate::config::LockKeyName;
 use crate::election::{
-    CallError, CandidateKey, CandidateRecord, ClusterId, Epoch, Header, Identity, LeaseId, LockKey, MemberId, RaftTerm,
-    Revision, WallTime, WatchTarget,
+    CallError, CandidateKey, CandidateRecord, ClusterId, Epoch, Header, Identity, LeaseId, LockKey, MemberId, Nonce,
+    RaftTerm, Revision, WallTime, WatchTarget,
 };
 
 /// The only version of the record there is.
@@ -89,6 +89,9 @@ struct RecordJson {
     registered_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     leading_since: Option<Timestamp>,
+    /// Hexadecimal: 64 bits are more than a JSON number is sure to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
 }
 
 /// A candidate key's value.
@@ -98,6 +101,7 @@ pub(super) fn record_json(record: &CandidateRecord) -> Vec<u8> {
         epoch: record.epoch.0,
         registered_at: timestamp(record.registered_at),
         leading_since: record.leading_since.map(timestamp),
+        nonce: record.nonce.map(|nonce| format!("{:016x}", nonce.0)),
     };
     serde_json::to_vec(&json).expect("numbers and timestamps always serialize")
 }
@@ -111,6 +115,10 @@ fn parse_record(value: &[u8]) -> Option<CandidateRecord> {
         registered_at: wall_time(json.registered_at)?,
         leading_since: match json.leading_since {
             Some(since) => Some(wall_time(since)?),
+            None => None,
+        },
+        nonce: match json.nonce {
+            Some(nonce) => Some(Nonce(u64::from_str_radix(&nonce, 16).ok()?)),
             None => None,
         },
     })
@@ -133,6 +141,7 @@ mod tests {
             epoch: Epoch(3),
             registered_at: WallTime::from_unix_nanos(1_700_000_000_123_456_789),
             leading_since: leading_since.map(WallTime::from_unix_nanos),
+            nonce: Some(Nonce(0xfedc_ba98_7654_3210)),
         }
     }
 
@@ -147,9 +156,10 @@ mod tests {
     fn a_record_is_readable_json() {
         assert_eq!(
             String::from_utf8(record_json(&record(Some(1_800_000_000_000_000_000)))).as_deref(),
-            Ok(
-                r#"{"version":1,"epoch":3,"registered_at":"2023-11-14T22:13:20.123456789Z","leading_since":"2027-01-15T08:00:00Z"}"#
-            )
+            Ok(concat!(
+                r#"{"version":1,"epoch":3,"registered_at":"2023-11-14T22:13:20.123456789Z","#,
+                r#""leading_since":"2027-01-15T08:00:00Z","nonce":"fedcba9876543210"}"#
+            ))
         );
     }
 

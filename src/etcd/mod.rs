@@ -228,6 +228,11 @@ impl Etcd {
             Event::WatchEnded { watch, .. } => self.watches.remove(watch).is_some(),
             Event::AnswersSettled { .. }
             | Event::Published { .. }
+            | Event::WorkFailed { .. }
+            | Event::WorkFinished { .. }
+            | Event::WorkStopped { .. }
+            | Event::AppHealth(_)
+            | Event::AppGone
             | Event::Stop
             | Event::Resign { .. }
             | Event::CredentialsRenewed => true,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::shared::About;
+use super::version::{Boot, Version};
 use crate::config::Compat;
 use crate::election::{
     CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, PublicState, Reading, RecentTerm,
@@ -19,6 +20,7 @@ pub(super) struct Moment<'a> {
     view: &'a View,
     about: &'a About,
     now: Reading,
+    version: Version,
     /// How long the answer holds; present only while this candidate leads.
     leading: Option<Leading>,
     /// The known leader. Never this candidate unless it leads right now.
@@ -37,7 +39,7 @@ pub(super) struct Leading {
 }
 
 impl<'a> Moment<'a> {
-    pub(super) fn new(view: &'a View, about: &'a About, now: Reading) -> Self {
+    pub(super) fn new(view: &'a View, about: &'a About, boot: Boot, now: Reading) -> Self {
         let leading = view.lead.filter(|_| view.leads(now)).map(|lead| {
             let valid_for = view.valid_for(now, about.timings.answer_validity());
             Leading { valid_for, promised: now.boot.after(valid_for), term: lead.term }
@@ -45,11 +47,20 @@ impl<'a> Moment<'a> {
         // The name is compared with one's own by users of `/`: it must not say what the status would deny.
         let names_itself = |leader: &&KnownLeader| leader.identity == about.identity;
         let leader = view.leader.as_ref().filter(|leader| leading.is_some() || !names_itself(leader));
-        Self { view, about, now, leading, leader }
+        let version = Version::of(boot, view, now);
+        Self { view, about, now, version, leading, leader }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn leading(&self) -> Option<Leading> {
         self.leading
+    }
+
+    pub(super) fn wall(&self) -> WallTime {
+        self.now.wall
     }
 
     pub(super) fn leader(&self) -> Option<&'a KnownLeader> {
@@ -127,6 +138,7 @@ pub(super) struct LeaderBody<'a> {
     valid_for_ms: u64,
     since: String,
     etcd: &'static str,
+    version: String,
 }
 
 impl<'a> LeaderBody<'a> {
@@ -145,7 +157,13 @@ impl<'a> LeaderBody<'a> {
             valid_for_ms: millis(leading.map_or(Duration::ZERO, |leading| leading.valid_for)),
             since: seconds(moment.since()),
             etcd: moment.view.etcd.as_str(),
+            version: moment.version.to_string(),
         }
+    }
+
+    /// The same as news: nobody knows when it will be read, so it holds for no time at all.
+    pub(super) fn into_news(self) -> Self {
+        Self { valid_for_ms: 0, ..self }
     }
 }
 

@@ -1,22 +1,16 @@
 //! One connection: its limits in time, and the way of an answer from being computed to being handed over.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::io;
+use std::future::pending;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant as TimerInstant;
 
-use super::listener::Stream;
+use super::handover::{Handover, Place, Waited};
 use super::promises::{AnswerGuard, Promises};
-use super::stopped_write::StoppableWrite;
 use super::{Limits, Shared};
 use crate::election::{Instant, Term};
 
@@ -67,6 +61,33 @@ struct Progress {
     unsent: Vec<AnswerGuard>,
     /// The term that the oldest answer on its way that says "I lead" speaks of.
     leading_term: Option<Term>,
+    /// Whom the connection is to be handed over to.
+    handover: Option<Handover>,
+    /// Whether the socket has every answer from before the handover.
+    handover_ready: bool,
+    budget: Budget,
+    /// What the next request is told that has been read before.
+    waited: Option<Waited>,
+}
+
+/// Out of which budget a connection is.
+#[derive(Debug)]
+enum Budget {
+    /// Of the listener's.
+    Ordinary { _place: OrdinaryPlace },
+    /// Of the process's for event streams and waiting polls.
+    Push { _place: Place },
+}
+
+/// One of a listener's ordinary connections. As many are alive as there are connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OrdinaryPlace(Arc<()>);
+
+impl OrdinaryPlace {
+    /// How many there are beside the one that is asked, from which all others are cloned.
+    fn others(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
 }
 
 /// What the connection waits for; each phase has its limit.
@@ -81,10 +102,19 @@ enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(peer: Peer, shared: Arc<Shared>, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(peer: Peer, shared: Arc<Shared>, limits: Limits, place: OrdinaryPlace) -> Arc<Self> {
         let now = timer_now();
-        let phase = Phase::Head { since: now };
-        let progress = Progress { phase, last_request: now, open: 0, unsent: Vec::new(), leading_term: None };
+        let progress = Progress {
+            phase: Phase::Head { since: now },
+            last_request: now,
+            open: 0,
+            unsent: Vec::new(),
+            leading_term: None,
+            handover: None,
+            handover_ready: false,
+            budget: Budget::Ordinary { _place: place },
+            waited: None,
+        };
         Arc::new(Self { peer, shared, limits, progress: Mutex::new(progress) })
     }
 
@@ -92,9 +122,18 @@ impl Connection {
         self.peer
     }
 
-    /// When this connection last had a whole request: the oldest is closed when all places are taken.
-    pub(super) fn last_request(&self) -> TimerInstant {
-        self.progress().last_request
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// When this connection last had a whole request: of the ordinary ones the oldest is closed when all their places
+    /// are taken. `None` for one that is not ordinary.
+    pub(super) fn last_request(&self) -> Option<TimerInstant> {
+        let progress = self.progress();
+        match progress.budget {
+            Budget::Ordinary { .. } => Some(progress.last_request),
+            Budget::Push { .. } => None,
+        }
     }
 
     /// A request has been read whole. To be called before anything else is looked at for its answer. Answers
@@ -134,7 +173,41 @@ impl Connection {
         }
     }
 
-    fn bytes_arrived(&self) {
+    /// Whom to hand the connection over to, once nothing is left to write from before.
+    pub(super) fn take_handover(&self) -> Option<Handover> {
+        let mut progress = self.progress();
+        if !std::mem::take(&mut progress.handover_ready) {
+            return None;
+        }
+        progress.handover.take()
+    }
+
+    /// The connection has been taken out of HTTP.
+    pub(super) fn handed_over(&self, place: Place) {
+        self.flushed();
+        self.progress().budget = Budget::Push { _place: place };
+    }
+
+    /// The connection goes back to HTTP, where the request it left with is read again. It comes back among the
+    /// ordinary connections if there is room; says whether. If there is none it pushes nobody out: it keeps its
+    /// place, and must close after its answer.
+    pub(super) fn resume(&self, waited: Waited, ordinary: &OrdinaryPlace) -> bool {
+        let mut progress = self.progress();
+        progress.phase = Phase::Head { since: timer_now() };
+        progress.waited = Some(waited);
+        let has_room = ordinary.others() < self.limits.connections;
+        if has_room {
+            progress.budget = Budget::Ordinary { _place: ordinary.clone() };
+        }
+        has_room
+    }
+
+    /// What the request that has just begun is told, if it has been read before.
+    pub(super) fn take_waited(&self) -> Option<Waited> {
+        self.progress().waited.take()
+    }
+
+    pub(super) fn bytes_arrived(&self) {
         let mut progress = self.progress();
         if let Phase::Idle { .. } = progress.phase {
             progress.phase = Phase::Head { since: timer_now() };
@@ -144,17 +217,23 @@ impl Connection {
     /// Whether an answer that says "I lead" waits to be written and must not leave any more. The process may have
     /// been stopped between the check and this write; or the client was slow to read, and what the answer says is
     /// over: the drain timeout does not wait for such a client, and the lock may be another's by now.
-    fn is_too_late_to_write(&self) -> bool {
+    pub(super) fn is_too_late_to_write(&self) -> bool {
         let Some(term) = self.progress().leading_term else { return false };
         let view = self.shared.view();
         let leads_it = view.lead.is_some_and(|lead| lead.term == term) && view.leads((self.shared.clock())());
         !leads_it
     }
 
+    /// What is about to be written says that this candidate leads `term`, or nothing of the kind.
+    pub(super) fn writes_leading(&self, term: Option<Term>) {
+        self.progress().leading_term = term;
+    }
+
     /// The socket has taken everything hyper had.
-    fn flushed(&self) {
+    pub(super) fn flushed(&self) {
         let mut progress = self.progress();
         let sent = std::mem::take(&mut progress.unsent);
+        progress.handover_ready = progress.handover.is_some();
         if progress.open == 0 {
             progress.leading_term = None;
             if let Phase::Answer { .. } = progress.phase {
@@ -188,6 +267,17 @@ impl AnswerInProgress {
         // Of several answers on their way the first speaks of the oldest term.
         self.connection.progress().leading_term.get_or_insert(term);
     }
+
+    /// Who is asked for it takes the connection, as soon as the socket has every answer from before. Never completes:
+    /// what awaits it goes with the rest of HTTP, and the guard with it.
+    pub(super) async fn hand_over(&self, handover: Handover) -> Infallible {
+        self.connection.progress().handover = Some(handover);
+        pending().await
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
 }
 
 impl Drop for AnswerInProgress {
@@ -195,113 +285,6 @@ impl Drop for AnswerInProgress {
         let mut progress = self.connection.progress();
         progress.open -= 1;
         progress.unsent.extend(self.guard.take());
-    }
-}
-
-/// A body that ends its [`AnswerInProgress`] when hyper has taken all of it.
-#[derive(Debug)]
-pub(super) struct CountedBody {
-    body: Body,
-    _answer: Arc<AnswerInProgress>,
-}
-
-impl CountedBody {
-    pub(super) fn new(body: Body, answer: Arc<AnswerInProgress>) -> Self {
-        Self { body, _answer: answer }
-    }
-}
-
-impl HttpBody for CountedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The socket, seen from hyper: tells the connection what comes and what has gone.
-#[derive(Debug)]
-pub(super) struct WatchedStream {
-    stream: Stream,
-    connection: Arc<Connection>,
-}
-
-impl WatchedStream {
-    pub(super) fn new(stream: Stream, connection: Arc<Connection>) -> Self {
-        Self { stream, connection }
-    }
-
-    fn check_before_write(&self) -> io::Result<()> {
-        if self.connection.is_too_late_to_write() {
-            // A connection that closes without an answer says "not leader", as a refused one does.
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer expired before it was written"));
-        }
-        Ok(())
-    }
-}
-
-impl AsyncRead for WatchedStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.connection.bytes_arrived();
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for WatchedStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let _stoppable = StoppableWrite::to(self.stream.as_raw_fd());
-        self.check_before_write()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let _stoppable = StoppableWrite::to(self.stream.as_raw_fd());
-        self.check_before_write()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes its socket only once its own buffer is empty.
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        if let Poll::Ready(Ok(())) = polled {
-            self.connection.flushed();
-        }
-        polled
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Drop for WatchedStream {
-    fn drop(&mut self) {
-        // What has not been written will not be.
-        self.connection.flushed();
     }
 }
 

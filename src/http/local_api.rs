@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 use super::Shared;
-use super::answer::{LeaderBody, Leading, Moment, NameBody, StatusBody};
+use super::answer::{Leading, Moment, NameBody, StatusBody};
+use super::check::check;
 use super::compat;
 use super::connection::AnswerInProgress;
+use super::events::events;
+use super::leader::leader;
 use super::refusal::{Refusal, json};
 use super::resign::resign;
 
@@ -27,6 +30,8 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
     let ours = Router::new()
         .route("/", get(name))
         .route("/leader", get(leader))
+        .route("/events", get(events))
+        .route("/check", get(check))
         .route("/status", get(status))
         .route("/resign", post(resign))
         .method_not_allowed_fallback(wrong_method);
@@ -39,24 +44,14 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
 
 pub(super) async fn name(State(shared): State<Arc<Shared>>, Extension(answer): Answer) -> Response<Body> {
     let view = shared.view();
-    let moment = Moment::new(&view, shared.about(), (shared.clock())());
+    let moment = shared.moment(&view);
     commit(&answer, moment.leading_by_name());
     with_term(json(StatusCode::OK, &NameBody::of(&moment)), &moment)
 }
 
-async fn leader(State(shared): State<Arc<Shared>>, Extension(answer): Answer, uri: Uri) -> Response<Body> {
-    let to_me = is_meant(&uri, shared.about().identity.as_str());
-    let view = shared.view();
-    let moment = Moment::new(&view, shared.about(), (shared.clock())());
-    let leading = moment.leading().filter(|_| to_me);
-    commit(&answer, leading);
-    let status = if leading.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    with_term(json(status, &LeaderBody::of(&moment, to_me)), &moment)
-}
-
 async fn status(State(shared): State<Arc<Shared>>, Extension(answer): Answer) -> Response<Body> {
     let view = shared.view();
-    let moment = Moment::new(&view, shared.about(), (shared.clock())());
+    let moment = shared.moment(&view);
     commit(&answer, moment.leading());
     with_term(json(StatusCode::OK, &StatusBody::of(&moment)), &moment)
 }
@@ -78,18 +73,6 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 pub(super) fn commit(answer: &AnswerInProgress, leading: Option<Leading>) {
     if let Some(leading) = leading {
         answer.says_leading(leading.promised, leading.term);
-    }
-}
-
-/// Whether `?identity=` is absent or names this sidecar, every time it is given.
-fn is_meant(uri: &Uri, identity: &str) -> bool {
-    if uri.query().is_none() {
-        return true;
-    }
-    match Query::<Vec<(String, String)>>::try_from_uri(uri) {
-        Ok(Query(pairs)) => pairs.iter().filter(|(name, _)| name == "identity").all(|(_, value)| value == identity),
-        // What cannot be read may have named somebody else.
-        Err(_) => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The local API (`/leader`, `/status`, `/`, `/resign`) and the telemetry (`/livez`, `/readyz`, `/metrics`),
+//! The local API (`/leader`, `/events`, `/check`, `/status`, `/`, `/resign`) and the telemetry (`/livez`, `/readyz`, `/metrics`),
 //! each on its own listeners.
 //!
 //! Every answer is computed when it is asked for, from the view the driver has published and the clock of that
@@ -6,17 +6,25 @@
 //! number, and each in time and memory; see [`Limits`].
 
 mod answer;
+mod check;
 mod compat;
 mod connection;
+mod events;
+mod handover;
+mod herald;
+mod leader;
 mod listener;
 mod local_api;
 mod probes;
 mod promises;
+mod query;
 mod refusal;
 mod resign;
 mod server;
 mod shared;
 mod stopped_write;
+mod version;
+mod watched;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +33,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use self::handover::{PLACES_MOST, allow_for_open_streams};
 use self::listener::Listener;
 pub use self::promises::{AnswerGuard, Promises};
 pub use self::server::{Bound, HEAD_BYTES_MOST, Limits};
@@ -104,11 +113,11 @@ pub enum HttpError {
     /// All addresses may be missing, and all are.
     #[error("--http: this machine has none of the addresses; choose one that it has")]
     NoAddress,
-    /// A listener's task ended, which only a bug can make it do.
-    #[error("the listener on {address} ended: {reason}")]
+    /// A task ended, which only a bug can make it do.
+    #[error("{what} ended: {reason}")]
     Ended {
-        /// Where it listened.
-        address: String,
+        /// What it was for.
+        what: String,
         /// The panic, as far as it can be told.
         reason: String,
     },
@@ -126,5 +135,11 @@ impl Limits {
         // Longer than the keep-alive of usual clients (Go 90 s), so that it is the client who closes and no
         // request meets a closing connection.
         idle: Duration::from_mins(2),
+        // What the standard of event streams recommends: shorter than the minute or half of one after which things in
+        // between give up on a silent connection.
+        heartbeat: Duration::from_secs(15),
+        // An application that collects garbage or is looked at in a debugger comes back within that; and its kernel has
+        // taken dozens of events for it before the first is refused.
+        stall: Duration::from_secs(30),
     };
 }

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Shared;
-use super::answer::{Moment, millis};
+use super::answer::millis;
 use super::connection::Peer;
+use super::query::{bad, pairs, shown};
 use super::refusal::{Refusal, json};
 use crate::config::{COOLDOWN_DEFAULT, Span, parse_cooldown};
 use crate::election::Event;
@@ -41,7 +42,7 @@ pub(super) async fn resign(
     let cooldown = cooldown(&uri)?;
     let view = shared.view();
     let about = shared.about();
-    let moment = Moment::new(&view, about, (shared.clock())());
+    let moment = shared.moment(&view);
     let Some(lead) = view.lead.filter(|_| moment.leading().is_some()) else {
         let why = moment.not_leading().unwrap_or_default();
         return Err(Refusal::new(StatusCode::CONFLICT, format!("{} does not lead: {why}", about.identity)));
@@ -115,12 +116,8 @@ fn is_local(authority: &Authority) -> bool {
 }
 
 fn cooldown(uri: &Uri) -> Result<Duration, Refusal> {
-    let bad = |error: String| Refusal::new(StatusCode::BAD_REQUEST, error);
-    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|fault| bad(format!("the query cannot be read: {fault}; write it like ?cooldown=30s")))?
-        .0;
     let mut cooldown = COOLDOWN_DEFAULT;
-    for (name, value) in &pairs {
+    for (name, value) in &pairs(uri, "?cooldown=30s")? {
         if name != "cooldown" {
             let name = shown(name);
             return Err(bad(format!(
@@ -132,11 +129,6 @@ fn cooldown(uri: &Uri) -> Result<Duration, Refusal> {
         })?;
     }
     Ok(cooldown)
-}
-
-/// What a client sent, cut to what a sentence can hold.
-fn shown(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! The accept loop: our own, because the limits need it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,9 +19,12 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, JoinSet};
 use tower::Service;
 
-use super::connection::{AnswerInProgress, Connection, CountedBody, WatchedStream};
+use super::connection::{AnswerInProgress, Connection, OrdinaryPlace};
+use super::handover::Handover;
+use super::herald::ring_the_news;
 use super::listener::{Listener, Stream};
 use super::refusal::Refusal;
+use super::watched::{CountedBody, WatchedStream};
 use super::{HttpError, Shared};
 use crate::election::Instant;
 use crate::metrics::Path;
@@ -46,6 +51,10 @@ pub struct Limits {
     pub request: Duration,
     /// Between an answer and the next request.
     pub idle: Duration,
+    /// On an event stream, between the last event and a line that says nothing.
+    pub heartbeat: Duration,
+    /// How long a client may take to read an event that its socket has no room for.
+    pub stall: Duration,
 }
 
 /// Listeners that are bound and not served yet: clients can connect, and wait.
@@ -91,21 +100,25 @@ impl Bound {
         let Self { listeners, routes, promising, limits } = self;
         async move {
             let mut tasks = JoinSet::new();
-            let mut addresses = Vec::with_capacity(listeners.len());
+            let mut names = Vec::with_capacity(listeners.len() + 1);
+            if promising {
+                let herald = tasks.spawn(ring_the_news(Arc::clone(&shared)));
+                names.push((herald.id(), "the task that watches for news".to_owned()));
+            }
             for listener in listeners {
-                let address = listener.to_string();
+                let name = format!("the listener on {listener}");
                 let router = routes(Arc::clone(&shared));
                 let server = Server { router, shared: Arc::clone(&shared), promising, limits };
                 let task = tasks.spawn(server.accept_all(listener));
-                addresses.push((task.id(), address));
+                names.push((task.id(), name));
             }
             let (id, reason) = match tasks.join_next_with_id().await {
                 Some(Ok((_, never))) => match never {},
                 Some(Err(error)) => (Some(error.id()), error.to_string()),
                 None => (None, "there was nothing to listen on".to_owned()),
             };
-            let address = addresses.into_iter().find(|(task, _)| Some(*task) == id).map_or_else(String::new, |it| it.1);
-            HttpError::Ended { address, reason }
+            let ended = names.into_iter().find(|(task, _)| Some(*task) == id);
+            HttpError::Ended { what: ended.map_or_else(|| "a server".to_owned(), |(_, name)| name), reason }
         }
     }
 }
@@ -128,16 +141,17 @@ impl Server {
     async fn accept_all(self, listener: Listener) -> Infallible {
         let mut tasks = JoinSet::new();
         let mut places: Vec<Place> = Vec::with_capacity(self.limits.connections);
+        let ordinary = OrdinaryPlace::default();
         let mut warned_at: Option<Instant> = None;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        while places.len() >= self.limits.connections {
-                            close_longest_silent(&mut places);
-                        }
-                        let connection = Connection::new(peer, Arc::clone(&self.shared), self.limits);
-                        let task = tasks.spawn(self.serve_connection(stream, Arc::clone(&connection)));
+                        close_longest_silent(&mut places, self.limits.connections);
+                        let shared = Arc::clone(&self.shared);
+                        let connection = Connection::new(peer, shared, self.limits, ordinary.clone());
+                        let front = self.front(Arc::clone(&connection));
+                        let task = tasks.spawn(serve_connection(stream, front, ordinary.clone()));
                         places.push(Place { connection, task });
                         // Lets every connection that has a request answer it before the next one is taken:
                         // a flood of connections must not push out requests that are here already.
@@ -150,7 +164,7 @@ impl Server {
                             warned_at = Some(now);
                             tracing::warn!(%listener, %error, "cannot accept a connection; closing the one silent for longest");
                         }
-                        close_longest_silent(&mut places);
+                        close_longest_silent(&mut places, 0);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -159,39 +173,89 @@ impl Server {
         }
     }
 
-    fn serve_connection(&self, stream: Stream, connection: Arc<Connection>) -> impl Future<Output = ()> + use<> {
-        let front = Front {
-            router: self.router.clone(),
-            shared: Arc::clone(&self.shared),
-            promising: self.promising,
-            connection,
-        };
-        async move {
-            let connection = Arc::clone(&front.connection);
-            let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&connection)));
-            let served = http1::Builder::new()
-                .max_buf_size(HEAD_BYTES_MOST)
-                .max_headers(HEADERS_MOST)
-                // hyper counts the idle time between requests as reading; the watchdog tells them apart.
-                .header_read_timeout(None)
-                .serve_connection(io, service_fn(move |request| front.answer(request)));
-            tokio::select! {
-                served = served => if let Err(error) = served {
-                    tracing::debug!(peer = %connection.peer(), %error, "a connection failed");
-                },
-                () = connection.overdue() => {
-                    tracing::debug!(peer = %connection.peer(), "a connection took too long and was closed");
-                }
+    fn front(&self, connection: Arc<Connection>) -> Arc<Front> {
+        let (router, shared) = (self.router.clone(), Arc::clone(&self.shared));
+        Arc::new(Front { router, shared, promising: self.promising, connection })
+    }
+}
+
+/// Serves a connection to its end, in HTTP or out of it.
+async fn serve_connection(stream: Stream, front: Arc<Front>, ordinary: OrdinaryPlace) {
+    let connection = Arc::clone(&front.connection);
+    let mut io = WatchedStream::new(stream, Arc::clone(&connection));
+    loop {
+        // In a box: while it is away, a connection does not need the room that HTTP takes.
+        let Some(left) = Box::pin(serve_http(io, Arc::clone(&front))).await else { return };
+        match left.handover {
+            Handover::Events(events, place) => {
+                connection.handed_over(place);
+                let end = events.run(left.io).await;
+                tracing::debug!(peer = %connection.peer(), %end, "an event stream ended");
+                return;
+            }
+            Handover::Wait(wait, place) => {
+                connection.handed_over(place);
+                io = left.io;
+                let Some(over) = wait.run(&mut io, left.read).await else { return };
+                let has_room = connection.resume(over.waited, &ordinary);
+                io.read_first(over.into_bytes(has_room));
             }
         }
     }
 }
 
-/// Closes the connection whose last request is longest ago.
-fn close_longest_silent(places: &mut Vec<Place>) {
-    let longest = places.iter().enumerate().min_by_key(|(_, place)| place.connection.last_request());
-    if let Some((index, _)) = longest {
+/// A connection that has left HTTP.
+struct Left {
+    handover: Handover,
+    io: WatchedStream,
+    /// What was read of it after the request.
+    read: Bytes,
+}
+
+/// Serves HTTP on a connection, until it ends or is handed over.
+async fn serve_http(io: WatchedStream, front: Arc<Front>) -> Option<Left> {
+    let connection = Arc::clone(&front.connection);
+    let mut http = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MOST)
+        .max_headers(HEADERS_MOST)
+        // hyper counts the idle time between requests as reading; the watchdog tells them apart.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(io), service_fn(move |request| front.answer(request)));
+    let served = poll_fn(|cx| match Pin::new(&mut http).poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Err(ended)),
+        Poll::Pending => connection.take_handover().map_or(Poll::Pending, |handover| Poll::Ready(Ok(handover))),
+    });
+    tokio::select! {
+        served = served => match served {
+            Ok(handover) => {
+                let parts = http.into_parts();
+                Some(Left { handover, io: parts.io.into_inner(), read: parts.read_buf })
+            }
+            Err(Ok(())) => None,
+            Err(Err(error)) => {
+                tracing::debug!(peer = %connection.peer(), %error, "a connection failed");
+                None
+            }
+        },
+        () = connection.overdue() => {
+            tracing::debug!(peer = %connection.peer(), "a connection took too long and was closed");
+            None
+        }
+    }
+}
+
+/// Closes the ordinary connections whose last request is longest ago, until there are fewer than `limit`; one if `limit`
+/// is 0.
+fn close_longest_silent(places: &mut Vec<Place>, limit: usize) {
+    loop {
+        let silent = |(index, place): (usize, &Place)| place.connection.last_request().map(|at| (at, index));
+        let mut ordinary: usize = 0;
+        let longest = places.iter().enumerate().filter_map(silent).inspect(|_| ordinary += 1).min();
+        let Some((_, index)) = longest.filter(|_| ordinary >= limit) else { return };
         places.swap_remove(index).task.abort();
+        if limit == 0 {
+            return;
+        }
     }
 }
 
@@ -222,6 +286,9 @@ impl Front {
         let has_body = !request.body().is_end_stream();
         request.extensions_mut().insert(Arc::clone(&answer));
         request.extensions_mut().insert(self.connection.peer());
+        if let Some(waited) = self.connection.take_waited() {
+            request.extensions_mut().insert(waited);
+        }
         let routed = (!has_body).then(|| self.router.clone().call(request));
         let shared = Arc::clone(&self.shared);
         async move {

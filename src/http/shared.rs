@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::Clock;
+use super::answer::Moment;
+use super::handover::Places;
 use super::promises::Promises;
+use super::version::{Boot, Version};
 use crate::config::{Compat, Config};
 use crate::election::{Event, Identity, Instant, Timings, View};
 use crate::metrics::Metrics;
@@ -27,6 +30,11 @@ pub struct Shared {
     /// Nanoseconds on the boot clock of the driver's last turn.
     heartbeat: AtomicU64,
     ready: AtomicBool,
+    boot: Boot,
+    /// Rings when the version changes; carries nothing, so that nobody relies on what it said a moment ago.
+    news: watch::Sender<()>,
+    /// For event streams and waiting polls.
+    places: Places,
 }
 
 /// What answers tell that does not change while the process runs.
@@ -77,10 +85,13 @@ impl Shared {
             view,
             commands,
             promises: Promises::new(clock),
-            metrics,
             about,
             heartbeat: AtomicU64::new(clock().boot.nanos()),
             ready: AtomicBool::new(false),
+            boot: Boot::draw(),
+            news: watch::Sender::new(()),
+            places: Places::new(Arc::clone(&metrics)),
+            metrics,
         })
     }
 
@@ -114,6 +125,34 @@ impl Shared {
     /// The view as it is published now. A request borrows it only after it has taken its guard.
     pub(super) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// The view as it is published from now on.
+    pub(super) fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// What can be said of a view by the clock of now. Which is to be read after the view was borrowed.
+    pub(super) fn moment<'a>(&'a self, view: &'a View) -> Moment<'a> {
+        Moment::new(view, &self.about, self.boot, (self.clock)())
+    }
+
+    /// The version of what `/leader` would tell now. Nothing may be said from it: no guard is held.
+    pub(super) fn version(&self) -> Version {
+        Version::of(self.boot, &self.view.borrow(), (self.clock)())
+    }
+
+    /// Rings whenever [`Self::version`] may have changed.
+    pub(super) fn bell(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    pub(super) fn ring(&self) {
+        self.news.send_replace(());
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     pub(super) fn clock(&self) -> Clock {

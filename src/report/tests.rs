@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{
     ElectionConfig, EtcdConfig, HttpConfig, LabelOff, LockKeyName, LogConfig, LogFormat, LogLevel, PodLabelConfig,
 };
-use crate::election::{Epoch, Revision, Timings, TimingsRequest, WallTime};
+use crate::election::{Epoch, PublicState, Reason, Revision, Timings, TimingsRequest, WallTime};
 
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
@@ -40,6 +40,7 @@ fn config() -> Config {
         timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
         http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
         telemetry: ([127, 0, 0, 1], 0).into(),
+        compat: None,
         pod_label: PodLabelConfig::Off(LabelOff::Asked),
         log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
         warnings: Vec::new(),

@@ -82,7 +82,11 @@ impl Etcd {
                 Body::Gone
             }
             Call::Claim { lease, record } => self.claim(me, *lease, record)?,
-            Call::Confirm => Body::Lock(self.lock.clone()),
+            Call::Resume { lease, token, record } => self.resume(me, *lease, *token, record)?,
+            Call::Confirm => {
+                let record = self.candidates.get(me).and_then(|key| key.record.as_ref());
+                Body::Confirmed { lock: self.lock.clone(), writer: record.and_then(|record| record.nonce) }
+            }
             Call::DeleteLock { create_revision, lease } => {
                 let guarded = |lock: &LockKey| lock.create_revision == *create_revision && lock.lease == Some(*lease);
                 if self.lock.as_ref().is_some_and(guarded) {
@@ -229,6 +233,25 @@ impl Etcd {
         self.put_lock(lock.clone());
         self.put_candidate(me, lease, record);
         Ok(Body::Claimed { won: true, lock })
+    }
+
+    fn resume(
+        &mut self,
+        me: &Identity,
+        lease: LeaseId,
+        token: Revision,
+        record: &CandidateRecord,
+    ) -> Result<Body, CallError> {
+        let locked = |lock: &LockKey| lock.create_revision == token && lock.lease == Some(lease);
+        let registered = self.candidates.get(me).is_some_and(|key| key.lease == Some(lease));
+        let candidate = if self.lock.as_ref().is_some_and(locked) && registered {
+            self.require(lease)?;
+            self.revision += 1;
+            Some(self.put_candidate(me, lease, record))
+        } else {
+            None
+        };
+        Ok(Body::Resumed { candidate, lock: self.lock.clone() })
     }
 
     fn require(&self, lease: LeaseId) -> Result<(), CallError> {

@@ -2,9 +2,11 @@
 #![expect(clippy::unchecked_time_subtraction, reason = "a test that subtracts too much should panic")]
 
 mod adversity;
+mod application;
 mod campaign;
 mod endpoints;
 mod etcd;
+mod inheritance;
 mod jeopardy;
 mod late;
 mod observation;
@@ -13,3 +15,4 @@ mod renewal;
 mod scene;
 mod standing_down;
 mod unheard;
+mod work;

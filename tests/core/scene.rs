@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bellwether::election::{
     Call, CallErrorKind, Candidate, CandidateRecord, Effect, EndpointId, Epoch, Event, Identity, Instant, Lead,
-    LeaseId, LockKey, Notice, OpId, Operation, PublicState, Publication, Reading, Reason, Request, Revision, Role,
-    Settings, StreamId, Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
+    LeaseId, LockKey, Memory, Notice, OpId, Operation, PublicState, Publication, Reading, Reason, Request, Revision,
+    Role, Settings, StreamId, Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
 };
 
 use crate::etcd::{Etcd, error, nanos};
@@ -75,6 +75,10 @@ pub struct Scene {
     closed: Vec<StreamId>,
     settling: Vec<OpId>,
     publications: Vec<Publication>,
+    /// What was ordered of the work and not looked at yet.
+    pub orders: Vec<Effect>,
+    /// What is kept for the next process.
+    pub memory: Option<Memory>,
     pub redials: Vec<EndpointId>,
     notices: Vec<Notice>,
     exited: bool,
@@ -105,12 +109,27 @@ impl Scene {
 
     fn start(timings: TimingsRequest, endpoints: usize, seed: u64, publishes: bool) -> Self {
         let timings = Timings::new(timings).expect("the timings of a test hold together");
-        let identity = Identity::new(ME);
-        let settings = Settings { identity, epoch: Epoch(0), timings, endpoints, seed, publishes };
-        let (boot, wall) = (nanos(Duration::from_hours(1)), 1_700_000_000_000_000_000);
+        Self::of(Settings { publishes, ..Settings::bare(Identity::new(ME), timings, endpoints, seed) })
+    }
+
+    /// A candidate with more to it, on a stage of its own.
+    pub fn of(settings: Settings) -> Self {
+        Self::among(Etcd::new(), nanos(Duration::from_hours(1)), settings)
+    }
+
+    /// The process dies, and after a while another one of the same candidate starts on the same machine.
+    pub fn reborn(self, after: Duration, settings: Settings) -> Self {
+        let boot = self.boot + nanos(after);
+        let mut etcd = self.etcd;
+        etcd.expire(boot);
+        Self::among(etcd, boot, settings)
+    }
+
+    fn among(etcd: Etcd, boot: u64, settings: Settings) -> Self {
+        let wall = 1_700_000_000_000_000_000;
         let now = Reading { boot: Instant::from_nanos(boot), wall: WallTime::from_unix_nanos(wall) };
         let mut scene = Self {
-            etcd: Etcd::new(),
+            etcd,
             other_cluster: None,
             candidate: Candidate::new(settings, now),
             boot,
@@ -120,6 +139,8 @@ impl Scene {
             closed: Vec::new(),
             settling: Vec::new(),
             publications: Vec::new(),
+            orders: Vec::new(),
+            memory: None,
             redials: Vec::new(),
             notices: Vec::new(),
             exited: false,
@@ -250,7 +271,11 @@ impl Scene {
     fn take_effects(&mut self) {
         while let Some(effect) = self.candidate.poll_effect() {
             match effect {
-                Effect::Request(request) => self.pending.push(Pending::Call(request)),
+                Effect::Request(request) => {
+                    let lets_go = matches!(request.call, Call::DeleteLock { .. } | Call::Revoke { .. });
+                    assert!(!lets_go || self.memory.is_none(), "{:?} while it is remembered", request.call);
+                    self.pending.push(Pending::Call(request));
+                }
                 Effect::KeepAlive { stream, endpoint, lease } => {
                     assert!(!self.closed.contains(&stream), "a keep-alive on {stream:?}, which was closed");
                     self.pending.push(Pending::KeepAlive { stream, endpoint, lease });
@@ -263,6 +288,11 @@ impl Scene {
                 Effect::Unwatch(watch) => self.watches.retain(|open| open.id != watch),
                 Effect::SettleAnswers(id) => self.settling.push(id),
                 Effect::Publish(publication) => self.publications.push(publication),
+                Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
+                    self.orders.push(effect);
+                }
+                Effect::Remember(memory) => self.memory = Some(memory),
+                Effect::Forget => self.memory = None,
                 Effect::Tell(notice) => self.notices.push(notice),
                 Effect::Exit => self.exited = true,
             }
@@ -446,13 +476,15 @@ impl Scene {
     pub fn rival_registers(&mut self, name: &str, lease: LeaseId) {
         // A lease without end: a rival here lives as long as its test says.
         self.etcd.grant(self.boot, lease, Duration::from_hours(10_000));
-        let record = CandidateRecord { epoch: Epoch(0), registered_at: self.now().wall, leading_since: None };
+        let record =
+            CandidateRecord { epoch: Epoch(0), registered_at: self.now().wall, leading_since: None, nonce: None };
         self.rival_calls(name, &Call::Register { lease, record });
     }
 
     pub fn rival_claims(&mut self, name: &str, lease: LeaseId) {
         self.etcd.grant(self.boot, lease, Duration::from_hours(10_000));
-        let record = CandidateRecord { epoch: Epoch(0), registered_at: self.now().wall, leading_since: None };
+        let record =
+            CandidateRecord { epoch: Epoch(0), registered_at: self.now().wall, leading_since: None, nonce: None };
         self.rival_calls(name, &Call::Claim { lease, record });
     }
 

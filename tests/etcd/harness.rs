@@ -46,7 +46,12 @@ pub fn lock_key() -> LockKeyName {
 }
 
 pub fn record() -> CandidateRecord {
-    CandidateRecord { epoch: Epoch(2), registered_at: WallTime::from_unix_nanos(1_000_000_000), leading_since: None }
+    CandidateRecord {
+        epoch: Epoch(2),
+        registered_at: WallTime::from_unix_nanos(1_000_000_000),
+        leading_since: None,
+        nonce: None,
+    }
 }
 
 /// The adapter, and counters for ids.
@@ -147,7 +152,7 @@ impl Adapter {
     /// The lock key as a linearizable read shows it.
     pub async fn lock(&mut self) -> Result<Option<LockKey>> {
         match self.call(Call::Confirm).await?.body {
-            Body::Lock(lock) => Ok(lock),
+            Body::Confirmed { lock, .. } => Ok(lock),
             other => bail!("expected the lock, got {other:?}"),
         }
     }

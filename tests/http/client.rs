@@ -34,6 +34,11 @@ impl Answer {
         self.headers.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str())
     }
 
+    /// What a poll that waits has seen after this answer.
+    pub fn version(&self) -> String {
+        self.header("etag").unwrap_or_else(|| panic!("no version: {self:?}")).trim_matches('"').to_owned()
+    }
+
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
@@ -114,6 +119,77 @@ impl Client {
         };
         timeout(PATIENCE, reading).await.context("the connection stays open")?;
         Ok(std::mem::take(&mut self.received))
+    }
+}
+
+/// A stream of events, as it comes.
+pub struct Events {
+    client: Client,
+    head: Answer,
+    told: String,
+}
+
+/// One event. A comment alone has none of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    pub event: String,
+    pub id: String,
+    pub data: String,
+}
+
+impl Event {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Events {
+    pub async fn open(address: SocketAddr, headers: &[&str]) -> Result<Self> {
+        Self::on(Client::tcp(address).await?, "/events", headers).await
+    }
+
+    /// On a connection that may have been used before.
+    pub async fn on(mut client: Client, target: &str, headers: &[&str]) -> Result<Self> {
+        let headers: Vec<_> = ["Host: localhost"].iter().chain(headers).copied().collect();
+        client.send(request("GET", target, &headers).as_bytes()).await?;
+        let head = client.answer(true).await?;
+        ensure!(head.status == 200, "{head:?}");
+        Ok(Self { client, head, told: String::new() })
+    }
+
+    /// The next event, or comment.
+    pub async fn next(&mut self) -> Result<Event> {
+        timeout(PATIENCE, self.read_next()).await.context("no event in time")?
+    }
+
+    async fn read_next(&mut self) -> Result<Event> {
+        let end = loop {
+            if let Some(at) = self.client.received.windows(2).position(|two| two == b"\n\n") {
+                break at + 2;
+            }
+            ensure!(self.client.read_more().await? > 0, "the stream ended");
+        };
+        let block = String::from_utf8(self.client.received.drain(..end).collect())?;
+        self.told.push_str(&block);
+        let mut event = Event::default();
+        for line in block.lines() {
+            match line.split_once(": ") {
+                Some(("event", value)) => value.clone_into(&mut event.event),
+                Some(("id", value)) => value.clone_into(&mut event.id),
+                Some(("data", value)) => value.clone_into(&mut event.data),
+                _ => ensure!(line.is_empty() || line.starts_with(':'), "not of an event: {line}"),
+            }
+        }
+        Ok(event)
+    }
+
+    /// Head and what has come so far, as one answer.
+    pub fn answer(&self) -> Answer {
+        Answer { body: self.told.clone(), ..self.head.clone() }
+    }
+
+    pub fn into_client(self) -> Client {
+        self.client
     }
 }
 

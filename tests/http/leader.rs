@@ -16,10 +16,11 @@ async fn a_leader_answers_200_with_its_term_and_for_how_long() -> Result<()> {
     sidecar.publish(leading());
     let answer = sidecar.client().await?.ask("GET", "/leader").await?;
     assert_eq!(answer.status, 200);
-    let expected = concat!(
+    let version = answer.header("etag").map(|tag| tag.trim_matches('"')).expect("a version");
+    let expected = format!(
+        "{}{}\"{version}\"}}\n",
         r#"{"name":"web-1","identity":"web-1","election":"default/web","leading":true,"state":"leading","#,
-        r#""epoch":0,"term":48300,"valid_for_ms":1000,"since":"2026-11-22T07:00:00Z","etcd":"connected"}"#,
-        "\n"
+        r#""epoch":0,"term":48300,"valid_for_ms":1000,"since":"2026-11-22T07:00:00Z","etcd":"connected","version":"#,
     );
     assert_eq!(answer.body, expected);
     assert_eq!(answer.header("bellwether-term"), Some("48300"));

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bellwether::http::PLACES_MOST;
 use bellwether::metrics::Path;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, Events};
 use crate::sidecar::{LEAD, Options, Sidecar, advance, jeopardy, leading, standby, starting};
 
 struct Document {
@@ -147,6 +148,25 @@ impl Provoked {
         self.ask_both("/status", 200).await
     }
 
+    async fn ask_for_news(&mut self) -> Result<()> {
+        self.sidecar.publish(leading());
+        self.ask_both("/leader?wait=1h", 400).await?;
+        self.ask_both("/check?term=48300", 200).await?;
+        self.ask_both("/check?term=48299", 412).await?;
+        self.ask_both("/check", 400).await?;
+        self.ask("HEAD", "/events", 200).await?;
+        let mut open = Vec::new();
+        for _ in 0..PLACES_MOST {
+            let mut events = Events::open(self.sidecar.api, &[]).await?;
+            events.next().await?;
+            open.push(events);
+        }
+        self.document.check("GET", "/events", &open[0].answer());
+        self.ask("GET", "/events", 503).await?;
+        let version = Client::tcp(self.sidecar.api).await?.ask("GET", "/leader").await?.version();
+        self.ask_both(&format!("/leader?wait=1m&seen={version}"), 200).await
+    }
+
     async fn ask_to_resign(&mut self) -> Result<()> {
         self.sidecar.publish(leading());
         self.ask("POST", "/resign?cooldown=5m", 202).await?;
@@ -175,6 +195,7 @@ async fn the_servers_give_every_documented_answer_and_no_other() -> Result<()> {
     let sidecar = Sidecar::start_with(Options { commands: 1, ..Options::default() }).await?;
     let mut provoked = Provoked { sidecar, document: Document::read()? };
     provoked.ask_who_leads().await?;
+    provoked.ask_for_news().await?;
     provoked.ask_to_resign().await?;
     provoked.ask_for_telemetry().await?;
     assert_eq!(provoked.document.seen, provoked.document.documented());

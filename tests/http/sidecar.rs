@@ -133,8 +133,11 @@ impl Sidecar {
         Ok(Self { api, telemetry, socket, shared, metrics, commands, view, _servers: servers, _folder: folder })
     }
 
+    /// As the candidate draws it: a new version, and news only if it tells something else.
     pub fn publish(&self, view: View) {
-        self.view.send_replace(Arc::new(view));
+        let last = Arc::clone(&self.view.borrow());
+        let news = last.news + u64::from(!view.tells_the_same(&last));
+        self.view.send_replace(Arc::new(View { version: last.version + 1, news, ..view }));
     }
 
     pub async fn client(&self) -> Result<Client> {
@@ -149,6 +152,7 @@ pub fn term(token: i64) -> Term {
 pub fn starting() -> View {
     View {
         version: 0,
+        news: 0,
         state: PublicState::Starting,
         lead: None,
         leader: None,
@@ -168,10 +172,9 @@ pub fn starting() -> View {
 pub fn standby() -> View {
     let wall = WallTime::from_unix_nanos(WALL * 1_000_000_000 + 999_999_999);
     let leader = KnownLeader { identity: Identity::new(OTHER), term: term(48_213) };
-    let record = CandidateRecord { epoch: Epoch(0), registered_at: wall, leading_since: Some(wall) };
+    let record = CandidateRecord { epoch: Epoch(0), registered_at: wall, leading_since: Some(wall), nonce: None };
     let failing = EndpointHealth::Failing { operation: Operation::KeepAlive, kind: CallErrorKind::Timeout };
     View {
-        version: 1,
         state: PublicState::Standby,
         leader: Some(leader.clone()),
         etcd: EtcdContact::Connected,
@@ -196,7 +199,6 @@ pub fn leading() -> View {
     let margin = Duration::from_secs(3);
     let until = Until::of_renewal(clock(), LEAD + margin, margin);
     View {
-        version: 2,
         state: PublicState::Leading,
         lead: Some(Lead { term: term(48_300), until }),
         leader: Some(KnownLeader { identity: Identity::new(ME), term: term(48_300) }),
@@ -208,7 +210,6 @@ pub fn leading() -> View {
 /// Etcd is gone, and with it the knowledge of a leader.
 pub fn jeopardy() -> View {
     View {
-        version: 3,
         state: PublicState::Jeopardy,
         leader: None,
         etcd: EtcdContact::Unreachable,

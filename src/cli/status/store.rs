@@ -79,6 +79,7 @@ mod tests {
             epoch: Epoch(2),
             registered_at: WallTime::from_unix_nanos(0),
             leading_since: Some(WallTime::from_unix_nanos(61_000_000_000)),
+            nonce: None,
         };
         CandidateKey {
             identity: Identity::new(name),

@@ -53,6 +53,9 @@ impl Candidate {
             }
             (Call::Register { lease, .. }, Body::Registered(key)) => self.on_registered(now, lease, &key),
             (Call::Unregister { .. }, Body::Gone) => self.registration = Registration::None,
+            (Call::Resume { lease, .. }, Body::Resumed { candidate, lock }) => {
+                self.on_resumed(now, lease, header, candidate, lock);
+            }
             (Call::Claim { lease, .. }, Body::Claimed { won, lock }) => {
                 self.on_claimed(now, lease, &sent, header, won, lock);
             }
@@ -158,8 +161,8 @@ impl Candidate {
             State::Leading { .. }
             | State::Jeopardy { .. }
             | State::StandingDown(StandingDown { step: Step::Settling { .. } | Step::Unpublishing { .. }, .. }) => true,
-            State::Standby => self.holds_for_answers(),
-            State::Starting | State::StandingDown(_) | State::Stopped => false,
+            State::Starting | State::Standby => self.holds_for_answers() || self.is_resuming(),
+            State::StandingDown(_) | State::Stopped => false,
         };
         let reason = match bar {
             Bar::StoreReset => Reason::StoreReset,
@@ -285,6 +288,7 @@ fn linearizable_floor(call: &Call, sent: &Sent) -> Option<Revision> {
         | Call::Register { .. }
         | Call::Unregister { .. }
         | Call::Claim { .. }
+        | Call::Resume { .. }
         | Call::Confirm
         | Call::DeleteLock { .. } => Some(sent.floor),
         Call::Probe | Call::Grant { .. } | Call::Revoke { .. } => None,

@@ -8,7 +8,7 @@ use crate::election::asks::Sent;
 use crate::election::effect::{Call, CandidateRecord, Operation};
 use crate::election::event::{CandidateKey, Header, LockKey};
 use crate::election::ids::{LeaseId, Term};
-use crate::election::instant::{Instant, Reading};
+use crate::election::instant::{Instant, Reading, WallTime};
 use crate::election::lease::Lease;
 use crate::election::notice::{ClaimResult, Notice, Reason};
 use crate::election::sight::{Ahead, Registration};
@@ -32,9 +32,22 @@ impl Candidate {
             State::Starting | State::Standby | State::Leading { .. } | State::Jeopardy { .. } => {}
             State::StandingDown(_) | State::Stopped => return,
         }
-        let Some(lease) = self.held().map(|lease| lease.id) else { return };
+        if let Some(lease) = self.held().map(|lease| lease.id) {
+            self.take_place(now, lease);
+        }
+        if self.state == State::Starting && self.may_stand_by() {
+            self.enter(now);
+        }
+    }
+
+    fn take_place(&mut self, now: Reading, lease: LeaseId) {
         match self.registration {
-            Registration::None if !self.asks.is_asking(Operation::Register) => {
+            Registration::None if self.is_resuming() => {
+                if let Some(call) = self.resume_call(now, lease).filter(|_| !self.asks.is_asking(Operation::Resume)) {
+                    self.ask(now, call);
+                }
+            }
+            Registration::None if self.is_in_line() && !self.asks.is_asking(Operation::Register) => {
                 self.ask(now, Call::Register { lease, record: self.record(now, None) });
             }
             Registration::Leaving { create_revision } => {
@@ -42,8 +55,14 @@ impl Candidate {
             }
             Registration::None | Registration::Registered { .. } | Registration::Taken { .. } => {}
         }
-        if self.state == State::Starting && self.may_stand_by() {
-            self.transition(Reason::Registered, State::register);
+    }
+
+    /// Whether this candidate belongs in the line: it may lead, or does.
+    const fn is_in_line(&self) -> bool {
+        match self.state {
+            State::Starting | State::Standby => self.may_lead(),
+            State::Leading { .. } | State::Jeopardy { .. } => true,
+            State::StandingDown(_) | State::Stopped => false,
         }
     }
 
@@ -54,14 +73,20 @@ impl Candidate {
         }
     }
 
-    /// Registered, the lock read, and every endpoint heard of or given up on: a list that names two
+    /// In line if it belongs there, the lock read, and every endpoint heard of or given up on: a list that names two
     /// clusters is found out before it can elect two leaders.
     fn may_stand_by(&self) -> bool {
-        matches!(self.registration, Registration::Registered { .. }) && self.sight.is_known() && self.unprobed == 0
+        let placed = match self.registration {
+            Registration::Registered { .. } => true,
+            Registration::None => !self.may_lead(),
+            Registration::Taken { .. } | Registration::Leaving { .. } => false,
+        };
+        placed && !self.waits_for_inheritance() && self.sight.is_known() && self.unprobed == 0
     }
 
-    const fn record(&self, now: Reading, leading_since: Option<crate::election::WallTime>) -> CandidateRecord {
-        CandidateRecord { epoch: self.settings.epoch, registered_at: now.wall, leading_since }
+    pub(super) const fn record(&self, now: Reading, leading_since: Option<WallTime>) -> CandidateRecord {
+        let nonce = Some(self.settings.nonce);
+        CandidateRecord { epoch: self.settings.epoch, registered_at: now.wall, leading_since, nonce }
     }
 
     pub(super) fn on_registered(&mut self, now: Reading, lease: LeaseId, key: &CandidateKey) {
@@ -93,6 +118,8 @@ impl Candidate {
     fn claim_at(&self) -> Option<Instant> {
         let may = self.state == State::Standby
             && self.bar.is_none()
+            && self.may_lead()
+            && !self.work.is_there()
             && matches!(self.registration, Registration::Registered { .. })
             && self.held().is_some_and(|lease| lease.kept.is_some());
         let free_since = self.sight.free_since().filter(|_| may)?;
@@ -150,7 +177,16 @@ impl Candidate {
         self.asks.give_up(Operation::Claim);
         self.stay_away_until = None;
         self.unled_since = None;
-        self.transition(reason, |state| state.lead(term));
+        match self.state {
+            State::Starting => self.transition(reason, |state| state.inherit(term)),
+            State::Standby
+            | State::Leading { .. }
+            | State::Jeopardy { .. }
+            | State::StandingDown(_)
+            | State::Stopped => {
+                self.transition(reason, |state| state.lead(term));
+            }
+        }
     }
 
     /// The lock key, if it carries this candidate's lease, as its own claim made it, and it may lead: who
@@ -163,7 +199,7 @@ impl Candidate {
             return None;
         }
         let staying_away = self.stay_away_until.is_some() && !self.asks.is_asking(Operation::Claim);
-        (self.bar.is_none() && !staying_away && lock.is_untouched()).then_some(lock)
+        (self.bar.is_none() && self.may_lead() && !staying_away && lock.is_untouched()).then_some(lock)
     }
 
     /// My lease on the lock while I do not lead (a claim that was thought lost, a release that was):
@@ -181,10 +217,10 @@ impl Candidate {
         if now.boot >= since.after(self.lease_ttl()) {
             match self.state {
                 State::Jeopardy { .. } => {
-                    self.revoke_lease(now);
+                    self.give_lease_up(now);
                     self.transition(Reason::LeaseLost, State::lose);
                 }
-                State::Standby => self.revoke_lease(now),
+                State::Standby => self.give_lease_up(now),
                 State::Starting | State::Leading { .. } | State::StandingDown(_) | State::Stopped => {}
             }
             return;
@@ -200,10 +236,15 @@ impl Candidate {
         }
     }
 
+    /// Revokes it, or lets it expire while something still runs in the name of the term.
+    fn give_lease_up(&mut self, now: Reading) {
+        if self.work.is_there() { self.drop_lease() } else { self.revoke_lease(now) }
+    }
+
     /// Whether the lock still carries the lease of a lead that has ended, and answers given out then may still be
-    /// relied on: it must not be let go before.
+    /// relied on, or something that ran in its name is still there: it must not be let go before.
     pub(super) fn holds_for_answers(&self) -> bool {
-        self.is_on_lock() && self.answers_hold_until.is_some()
+        self.is_on_lock() && (self.answers_hold_until.is_some() || self.work.is_there())
     }
 
     /// Whether the lock key hangs on this candidate's lease, as far as it is known.
@@ -220,7 +261,7 @@ impl Candidate {
         let unled = self.unled_since.map(|since| since.after(self.lease_ttl()));
         // A leader's moves on with every turn.
         let over = !matches!(self.state, State::Leading { .. });
-        let answers = self.answers_hold_until.filter(|_| over && self.holds_for_answers());
+        let answers = self.answers_hold_until.filter(|_| over && self.is_on_lock());
         claim.into_iter().chain(retry).chain(unled).chain(answers).chain(self.stay_away_until).min()
     }
 }

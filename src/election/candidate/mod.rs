@@ -5,12 +5,15 @@
 //! event costs time and never the outcome.
 
 mod answers;
+mod application;
 mod campaign;
+mod inheritance;
 mod observation;
 mod picture;
 mod publication;
 mod renewal;
 mod standing_down;
+mod work;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,33 +23,19 @@ use super::backoff::Backoff;
 use super::effect::{Call, Effect, Operation};
 use super::endpoints::Endpoints;
 use super::event::{CallError, CallErrorKind, Event};
-use super::ids::{EndpointId, Epoch, Identity, OpId, Revision, StreamId, WatchId};
+use super::ids::{EndpointId, Identity, OpId, Revision, StreamId, WatchId};
 use super::instant::{Instant, Reading};
 use super::lease::LeaseState;
 use super::notice::{Notice, Reason};
 use super::random::Random;
+use super::settings::{Memory, Settings};
 use super::sight::{Ahead, Registration, Sight, Watch};
 use super::state::State;
-use super::timings::Timings;
 use super::view::{CandidateView, View};
+use application::App;
+use inheritance::Inherited;
 use publication::Published;
-
-/// What a candidate is given at its start.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its name: the value of the lock key when it leads.
-    pub identity: Identity,
-    /// `--epoch`
-    pub epoch: Epoch,
-    /// The timings.
-    pub timings: Timings,
-    /// How many endpoints there are; at least one.
-    pub endpoints: usize,
-    /// Where its pseudo-random numbers start. Two candidates must not share it: lease ids come from it.
-    pub seed: u64,
-    /// Whether anybody carries out `Effect::Publish`. If not, there is none.
-    pub publishes: bool,
-}
+use work::Work;
 
 /// The state machine. Feed it with [`handle_event`](Self::handle_event) and
 /// [`handle_timeout`](Self::handle_timeout); after each, publish [`view`](Self::view), then drain
@@ -103,6 +92,13 @@ pub struct Candidate {
     jeopardy_episodes: u64,
     view: View,
     published: Published,
+    app: App,
+    work: Work,
+    inherited: Inherited,
+    /// Until when the answers of the process before this one may be relied on, if it goes on with its term.
+    inherited_answers_until: Option<Instant>,
+    /// What was remembered last, until it was forgotten.
+    remembered: Option<Memory>,
 }
 
 /// The lock key seen last, whoever made it.
@@ -127,6 +123,8 @@ impl Candidate {
         let mut random = Random::from_seed(settings.seed);
         let endpoints = Endpoints::new(settings.endpoints, &mut random);
         let view = picture::blank(&settings, &endpoints, now);
+        let (app, work) = (App::of(settings.application), Work::of(settings.works));
+        let inherited = Inherited::of(settings.inheritance.clone());
         let mut candidate = Self {
             unprobed: settings.endpoints,
             settings,
@@ -164,6 +162,11 @@ impl Candidate {
             jeopardy_episodes: 0,
             view,
             published: Published::default(),
+            app,
+            work,
+            inherited,
+            inherited_answers_until: None,
+            remembered: None,
         };
         candidate.handle_timeout(now);
         candidate
@@ -187,10 +190,15 @@ impl Candidate {
             Event::WatchCreated { watch, header } => self.on_watch_created(now, watch, header),
             Event::WatchChanged { watch, header, change } => self.on_watch_changed(now, watch, header, change),
             Event::WatchEnded { watch, error } => self.on_watch_ended(now, watch, error),
-            Event::AnswersSettled { id } => self.on_answers_settled(now, id),
+            Event::AnswersSettled { id } => self.on_answers_settled(id),
             Event::Published { id } => self.on_published(now, id),
-            Event::Stop => self.on_stop(now),
-            Event::Resign { cooldown } => self.on_resign(now, cooldown),
+            Event::Stop => self.on_stop(now, Reason::Stopped),
+            Event::Resign { cooldown } => self.on_resign(now, cooldown, Reason::Resigned),
+            Event::WorkFailed { id } => self.on_work_failed(now, id),
+            Event::WorkFinished { id } => self.on_work_finished(now, id),
+            Event::WorkStopped { id } => self.on_work_stopped(id),
+            Event::AppHealth(health) => self.on_app_health(health),
+            Event::AppGone => self.on_app_gone(),
             Event::CredentialsRenewed => self.on_credentials_renewed(now),
         }
         self.turn(now);
@@ -217,6 +225,7 @@ impl Candidate {
             self.campaign_deadline(),
             self.standing_down_deadline(),
             self.contact_deadline(),
+            self.inheritance_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -240,6 +249,8 @@ impl Candidate {
         self.expire_probes(now);
         self.expire_attempts(now);
         self.expire_watches(now);
+        self.advance_inheritance(now);
+        self.advance_gate(now);
         self.advance_standing_down(now);
         self.note_unled(now);
         self.advance_lease(now);
@@ -249,6 +260,8 @@ impl Candidate {
         self.advance_probes(now);
         self.send_due(now);
         self.advance_contact(now);
+        self.advance_work(now);
+        self.advance_memory();
         self.publish(now);
         self.redraw(now);
     }

@@ -1,11 +1,13 @@
 //! Drawing the view from the state.
 
+use super::application::App;
 use super::{Bar, Candidate, Settings};
 use crate::election::endpoints::Endpoints;
 use crate::election::ids::Term;
 use crate::election::instant::Reading;
 use crate::election::lease::Lease;
 use crate::election::notice::Notice;
+use crate::election::settings::Part;
 use crate::election::sight::Registration;
 use crate::election::state::State;
 use crate::election::view::{EtcdContact, KnownLeader, Lead, NotLeading, PublicState, RECENT_TERMS, RecentTerm, View};
@@ -14,6 +16,7 @@ use crate::election::view::{EtcdContact, KnownLeader, Lead, NotLeading, PublicSt
 pub(super) fn blank(settings: &Settings, endpoints: &Endpoints, now: Reading) -> View {
     View {
         version: 0,
+        news: 0,
         state: PublicState::Starting,
         lead: None,
         leader: None,
@@ -45,6 +48,7 @@ impl Candidate {
         }
         let view = View {
             version: self.view.version,
+            news: self.view.news,
             state: self.state.public(),
             lead: self.lead_right(),
             leader,
@@ -59,7 +63,8 @@ impl Candidate {
             jeopardy_episodes: self.jeopardy_episodes,
         };
         if view != self.view {
-            self.view = View { version: view.version + 1, ..view };
+            let news = view.news + u64::from(!view.tells_the_same(&self.view));
+            self.view = View { version: view.version + 1, news, ..view };
         }
     }
 
@@ -102,14 +107,28 @@ impl Candidate {
             State::StandingDown(_) | State::Stopped => return Some(NotLeading::StandingDown),
             State::Starting | State::Standby => {}
         }
-        Some(match (self.bar, &self.registration) {
-            (Some(Bar::StoreReset), _) => NotLeading::StoreReset,
-            (Some(Bar::SeveralClusters), _) => NotLeading::SeveralClusters,
-            (None, Registration::Taken { .. }) => NotLeading::IdentityTaken,
-            (None, Registration::None | Registration::Registered { .. } | Registration::Leaving { .. }) => {
+        match self.bar {
+            Some(Bar::StoreReset) => return Some(NotLeading::StoreReset),
+            Some(Bar::SeveralClusters) => return Some(NotLeading::SeveralClusters),
+            None => {}
+        }
+        Some(match (&self.registration, self.gated()) {
+            (_, Some(gated)) => gated,
+            (Registration::Taken { .. }, None) => NotLeading::IdentityTaken,
+            (Registration::None | Registration::Registered { .. } | Registration::Leaving { .. }, None) => {
                 self.not_leading_in_line()
             }
         })
+    }
+
+    /// Why this candidate would not lead whatever etcd says.
+    fn gated(&self) -> Option<NotLeading> {
+        match (self.settings.part, self.app) {
+            (Part::Observer, _) => Some(NotLeading::NeverLeads),
+            (Part::Candidate, App::Unhealthy) => Some(NotLeading::AppUnhealthy),
+            (Part::Candidate, App::Starting) if !self.is_resuming() => Some(NotLeading::AppStarting),
+            (Part::Candidate, App::NotChecked | App::Healthy | App::Starting) => None,
+        }
     }
 
     fn not_leading_in_line(&self) -> NotLeading {
@@ -123,6 +142,7 @@ impl Candidate {
             Some(lock) if lock.lease.is_none() => NotLeading::LockWithoutLease(lock.holder.clone()),
             Some(lock) if self.held().is_some_and(|lease| lock.lease == Some(lease.id)) => NotLeading::Unconfirmed,
             Some(lock) => NotLeading::LockHeld(lock.holder.clone()),
+            None if self.work.is_there() => NotLeading::WorkStopping,
             None if self.stay_away_until.is_some() => NotLeading::CoolingDown,
             None => NotLeading::LockFree,
         }

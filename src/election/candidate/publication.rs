@@ -6,6 +6,7 @@ use super::Candidate;
 use crate::election::effect::{Effect, Publication, Role};
 use crate::election::ids::{Identity, OpId};
 use crate::election::instant::{Instant, Reading};
+use crate::election::settings::Part;
 use crate::election::state::{StandingDown, State, Step};
 use crate::protections::Protections;
 
@@ -44,7 +45,10 @@ impl Candidate {
     fn role(&self) -> Role {
         match self.state {
             State::Leading { term } => Role::Leader { term, predecessor: self.predecessor() },
-            State::Standby => Role::Follower,
+            State::Standby => match self.settings.part {
+                Part::Candidate => Role::Follower,
+                Part::Observer => Role::Unknown,
+            },
             State::Starting | State::Jeopardy { .. } | State::StandingDown(_) | State::Stopped => Role::Unknown,
         }
     }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::inheritance::Inherited;
 use super::{Candidate, timeout_error};
 use crate::election::effect::{Call, Effect, Operation, Request};
 use crate::election::event::{Answer, Body, CallError, Header, LockKey};
@@ -14,6 +15,7 @@ use crate::election::ids::{EndpointId, LeaseId, OpId, StreamId, Term};
 use crate::election::instant::{Instant, Reading};
 use crate::election::lease::{Attempt, Kept, Lease, LeaseState, Stage, Stream};
 use crate::election::notice::{Notice, Reason, RenewalFailure};
+use crate::election::settings::Part;
 use crate::election::sight::Registration;
 use crate::election::state::{StandingDown, State, Step};
 use crate::protections::Protections;
@@ -113,7 +115,11 @@ impl Candidate {
             State::Starting | State::Standby | State::Leading { .. } | State::Jeopardy { .. } => true,
             State::StandingDown(_) | State::Stopped => false,
         };
-        staying && self.bar.is_none()
+        let candidate = match self.settings.part {
+            Part::Candidate => true,
+            Part::Observer => false,
+        };
+        staying && candidate && self.bar.is_none() && !self.waits_for_inheritance()
     }
 
     pub(super) fn on_granted(&mut self, now: Reading, granted: LeaseId) {
@@ -181,7 +187,9 @@ impl Candidate {
         match self.state {
             State::Leading { .. } | State::Jeopardy { .. } => true,
             State::Standby => self.adoptable().is_some(),
-            State::Starting | State::StandingDown(_) | State::Stopped => false,
+            // Not before the earlier process's confirms would show that it was replaced.
+            State::Starting => self.is_resuming() && self.place().is_some() && self.adoptable().is_some(),
+            State::StandingDown(_) | State::Stopped => false,
         }
     }
 
@@ -215,8 +223,14 @@ impl Candidate {
                 self.fail_attempt(now, &attempt, RenewalFailure::Error);
             }
             Ok(answer) => {
-                let Body::Lock(lock) = answer.body else { unreachable!("a confirm answered with {:?}", answer.body) };
-                self.on_confirmed(now, &attempt, kept, answer.header, lock);
+                let Body::Confirmed { lock, writer } = answer.body else {
+                    unreachable!("a confirm answered with {:?}", answer.body)
+                };
+                if self.is_superseded(writer) {
+                    self.give_way();
+                } else {
+                    self.on_confirmed(now, &attempt, kept, answer.header, lock);
+                }
             }
         }
     }
@@ -269,8 +283,9 @@ impl Candidate {
     pub(super) fn extend_until(&mut self, kept: Kept) {
         let margin =
             if Protections::NO_MARGIN.taken_away() { Duration::ZERO } else { self.settings.timings.safety_margin() };
+        let stop_time = self.settings.timings.stop_time();
         if let Some(lease) = self.held_mut() {
-            lease.extend(kept.until(margin));
+            lease.extend(kept, kept.until(margin, stop_time));
         }
     }
 
@@ -390,7 +405,12 @@ impl Candidate {
         self.lease = LeaseState::None;
         self.registration = Registration::None;
         self.unled_since = None;
-        for operation in [Operation::Grant, Operation::Register, Operation::Unregister, Operation::Claim] {
+        if self.is_resuming() {
+            self.inherited = Inherited::Nothing;
+        }
+        let attaching =
+            [Operation::Grant, Operation::Register, Operation::Unregister, Operation::Claim, Operation::Resume];
+        for operation in attaching {
             self.asks.give_up(operation);
         }
     }

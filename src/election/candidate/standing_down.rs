@@ -8,57 +8,83 @@ use crate::election::ids::{OpId, Revision};
 use crate::election::instant::{Instant, Reading};
 use crate::election::lease::LeaseState;
 use crate::election::notice::{Notice, Reason};
-use crate::election::state::{Goal, StandingDown, State, Step};
+use crate::election::settings::Application;
+use crate::election::state::{Awaited, Goal, StandingDown, State, Step};
 
 /// How many attempt timeouts a release on the way out may take: one that fails and one that works. After
 /// that the process goes, and the lease expires by itself.
 const RELEASE_ATTEMPTS: u32 = 2;
 
 impl Candidate {
-    pub(super) fn on_stop(&mut self, now: Reading) {
+    pub(super) fn on_stop(&mut self, now: Reading, reason: Reason) {
         match &self.state {
             State::StandingDown(StandingDown { goal: Goal::Stop, .. }) | State::Stopped => {}
-            State::Leading { .. } | State::Jeopardy { .. } => self.settle(now, Goal::Stop, Reason::Stopped),
+            State::Leading { .. } | State::Jeopardy { .. } => self.settle(now, Goal::Stop, reason),
             State::StandingDown(StandingDown { step: Step::Settling { .. }, .. }) => {
-                self.settle(now, Goal::Stop, Reason::Stopped);
+                self.settle(now, Goal::Stop, reason);
             }
             State::StandingDown(StandingDown { step: step @ Step::Unpublishing { .. }, .. }) => {
                 let step = *step;
-                self.transition(Reason::Stopped, |state| state.stand_down(Goal::Stop, step));
+                self.transition(reason, |state| state.stand_down(Goal::Stop, step));
             }
-            State::Standby if self.holds_for_answers() => {
-                self.settle(now, Goal::Stop, Reason::Stopped);
+            State::Starting | State::Standby
+                if self.holds_for_answers() || self.work.is_there() || self.is_resuming() =>
+            {
+                self.settle(now, Goal::Stop, reason);
             }
             State::Starting | State::Standby | State::StandingDown(_) => {
                 let deadline = now.boot;
                 let step = Step::Releasing { deadline };
                 self.unled_since = None;
-                self.transition(Reason::Stopped, |state| state.stand_down(Goal::Stop, step));
+                self.transition(reason, |state| state.stand_down(Goal::Stop, step));
                 self.release(now);
             }
         }
     }
 
-    pub(super) fn on_resign(&mut self, now: Reading, cooldown: Duration) {
+    pub(super) fn on_resign(&mut self, now: Reading, cooldown: Duration, reason: Reason) {
         if let State::Leading { .. } = self.state {
-            self.settle(now, Goal::StandBy { cooldown }, Reason::Resigned);
+            self.settle(now, Goal::StandBy { cooldown }, reason);
         }
     }
 
-    /// Answers 503 from now on; waits until what was answered before has expired.
+    /// Answers 503 from now on; waits until nobody acts on what was answered before.
     fn settle(&mut self, now: Reading, goal: Goal, reason: Reason) {
         let id = self.fresh_op();
+        let application = match (goal, self.settings.application) {
+            (Goal::Stop, Application::Checked) => self.state.term().is_some(),
+            (Goal::Stop, Application::NotChecked) | (Goal::StandBy { .. }, _) => false,
+        };
+        let awaited = Awaited { answers: Some(id), application };
         let deadline = now.boot.after(self.settings.timings.drain_timeout());
         self.unled_since = None;
-        self.transition(reason, |state| state.stand_down(goal, Step::Settling { id, deadline }));
+        self.transition(reason, |state| state.stand_down(goal, Step::Settling { awaited, deadline }));
         self.effects.push_back(Effect::SettleAnswers(id));
     }
 
-    pub(super) fn on_answers_settled(&mut self, now: Reading, settled: OpId) {
-        if let State::StandingDown(StandingDown { step: Step::Settling { id, .. }, .. }) = self.state
-            && id == settled
+    pub(super) fn on_answers_settled(&mut self, settled: OpId) {
+        if let State::StandingDown(StandingDown { step: Step::Settling { awaited, deadline }, .. }) = self.state
+            && awaited.answers == Some(settled)
         {
+            self.state.step_to(Step::Settling { awaited: Awaited { answers: None, ..awaited }, deadline });
+        }
+    }
+
+    pub(super) fn on_app_gone(&mut self) {
+        if let State::StandingDown(StandingDown { step: Step::Settling { awaited, deadline }, .. }) = self.state {
+            self.state.step_to(Step::Settling { awaited: Awaited { application: false, ..awaited }, deadline });
+        }
+    }
+
+    /// Goes on once nothing is waited for any more. The answers of the process before this one, which nobody here can
+    /// count, expire by the clock; the work is waited for beyond the deadline: it has been told to
+    /// stop, and is killed in time.
+    fn advance_settling(&mut self, now: Reading, awaited: Awaited, deadline: Instant) {
+        let settled = now.boot >= deadline || awaited == Awaited::NOTHING;
+        if settled && self.inherited_answers_until.is_none() && !self.work.is_there() {
             self.release_unseen(now);
+        } else if settled {
+            self.state.step_to(Step::Settling { awaited: Awaited::NOTHING, deadline });
         }
     }
 
@@ -73,7 +99,7 @@ impl Candidate {
     pub(super) fn advance_standing_down(&mut self, now: Reading) {
         let State::StandingDown(StandingDown { goal, step, .. }) = self.state else { return };
         match step {
-            Step::Settling { deadline, .. } if now.boot >= deadline => self.release_unseen(now),
+            Step::Settling { awaited, deadline } => self.advance_settling(now, awaited, deadline),
             Step::Unpublishing { deadline } if now.boot >= deadline => self.release(now),
             Step::Releasing { deadline } if now.boot >= deadline => match (goal, &self.lease) {
                 // The delete could not be settled within a lease's life: revoke, which cannot be ambiguous.
@@ -85,7 +111,7 @@ impl Candidate {
                 // Nothing renews the lease any more: it is gone, or about to expire.
                 (Goal::Stop | Goal::StandBy { .. }, _) => self.finish_release(now, goal, false),
             },
-            Step::Settling { .. } | Step::Unpublishing { .. } | Step::Releasing { .. } => {}
+            Step::Unpublishing { .. } | Step::Releasing { .. } => {}
         }
     }
 
@@ -158,6 +184,8 @@ impl Candidate {
     pub(super) fn standing_down_deadline(&self) -> Option<Instant> {
         match self.state {
             State::StandingDown(StandingDown { step, .. }) => match step {
+                // The work is waited for, which tells, or the end of inherited answers, which has a deadline.
+                Step::Settling { awaited: Awaited::NOTHING, .. } => None,
                 Step::Settling { deadline, .. } | Step::Unpublishing { deadline } | Step::Releasing { deadline } => {
                     Some(deadline)
                 }

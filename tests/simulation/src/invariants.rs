@@ -264,6 +264,7 @@ impl Judge {
             | Call::Register { .. }
             | Call::Unregister { .. }
             | Call::Claim { .. }
+            | Call::Resume { .. }
             | Call::Confirm => {}
         }
         Ok(())

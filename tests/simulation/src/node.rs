@@ -144,14 +144,8 @@ impl Node {
 
     /// Starts a process. Its first effects are there at once.
     pub(crate) fn start(&mut self, now: u64, seed: u64) {
-        let settings = Settings {
-            identity: self.identity.clone(),
-            epoch: self.epoch,
-            timings: self.timings,
-            endpoints: self.endpoints,
-            seed,
-            publishes: true,
-        };
+        let bare = Settings::bare(self.identity.clone(), self.timings, self.endpoints, seed);
+        let settings = Settings { epoch: self.epoch, publishes: true, ..bare };
         let candidate = Candidate::new(settings, self.clock.reading(now));
         self.process = Some(Process {
             published: candidate.view().clone(),
@@ -204,6 +198,11 @@ impl Node {
             Event::WatchEnded { watch, .. } => process.watches.remove(watch).is_some(),
             Event::AnswersSettled { .. }
             | Event::Published { .. }
+            | Event::WorkFailed { .. }
+            | Event::WorkFinished { .. }
+            | Event::WorkStopped { .. }
+            | Event::AppHealth(_)
+            | Event::AppGone
             | Event::Stop
             | Event::Resign { .. }
             | Event::CredentialsRenewed => true,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bellwether::election::{Header, LeaseId, MemberId, Revision, WatchTarget};
+use bellwether::election::{Header, Identity, LeaseId, MemberId, Revision, WatchTarget};
 
 use super::Ticket;
 use super::agenda::Step;
@@ -67,7 +67,8 @@ pub(super) struct Read {
 /// What is read.
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    Lock,
+    /// The lock key and this candidate's.
+    LockAndCandidate(Identity),
     Observation(Option<Revision>),
     /// After a grant of what exists.
     Lifetime(LeaseId),

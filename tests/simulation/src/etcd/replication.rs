@@ -164,6 +164,7 @@ impl Cluster {
             | Command::Register { .. }
             | Command::Unregister { .. }
             | Command::Claim { .. }
+            | Command::Resume { .. }
             | Command::DeleteLock { .. }
             | Command::PutLock { .. }
             | Command::DropLock

@@ -32,7 +32,10 @@ impl Cluster {
         match call {
             Call::Probe => self.probe(member, ticket),
             Call::Observe { before } => self.read(member, ticket, What::Observation(before)),
-            Call::Confirm => self.read(member, ticket, What::Lock),
+            Call::Confirm => self.read(member, ticket, What::LockAndCandidate(identity)),
+            Call::Resume { lease, token, record } => {
+                self.write(member, ticket, Command::Resume { identity, lease, token, record });
+            }
             Call::Grant { lease, ttl } => self.write(member, ticket, Command::Grant { lease, ttl }),
             Call::Register { lease, record } => {
                 self.write(member, ticket, Command::Register { identity, lease, record });
@@ -215,11 +218,11 @@ impl Cluster {
 
     fn answer_read(&mut self, member: usize, read: &Read) {
         let store = &self.members[member].store;
-        let body = match read.what {
-            What::Lock => Ok(Body::Lock(store.lock.clone())),
-            What::Observation(before) => Ok(store.observe(before)),
+        let body = match &read.what {
+            What::LockAndCandidate(identity) => Ok(store.lock_and_writer(identity)),
+            What::Observation(before) => Ok(store.observe(*before)),
             What::Nothing => Ok(Body::Gone),
-            What::Lifetime(lease) => match store.leases.get(&lease) {
+            What::Lifetime(lease) => match store.leases.get(lease) {
                 Some(ttl) => Ok(Body::Granted { ttl: *ttl }),
                 None => Err(error(CallErrorKind::LeaseNotFound, "the lease expired while it was granted again")),
             },

@@ -39,6 +39,12 @@ pub(super) enum Command {
         lease: LeaseId,
         record: CandidateRecord,
     },
+    Resume {
+        identity: Identity,
+        lease: LeaseId,
+        token: Revision,
+        record: CandidateRecord,
+    },
     DeleteLock {
         create_revision: Revision,
         lease: LeaseId,
@@ -69,6 +75,7 @@ impl Command {
             Self::Grant { .. }
             | Self::Register { .. }
             | Self::Claim { .. }
+            | Self::Resume { .. }
             | Self::PutLock { .. }
             | Self::PutElsewhere => true,
             Self::Noop
@@ -141,6 +148,7 @@ impl Store {
             Command::Revoke { lease, stale: _ } => self.revoke(*lease)?,
             Command::Register { identity, lease, record } => return self.register(identity, *lease, record),
             Command::Claim { identity, lease, record } => return self.claim(identity, *lease, record),
+            Command::Resume { identity, lease, token, record } => return self.resume(identity, *lease, *token, record),
             Command::Unregister { identity, create_revision } => {
                 if self.candidates.get(identity).is_some_and(|key| key.create_revision == *create_revision) {
                     self.drop_candidate(identity);
@@ -239,6 +247,31 @@ impl Store {
         self.put_lock(lock.clone());
         self.put_candidate(me, lease, record);
         Ok(Body::Claimed { won: true, lock })
+    }
+
+    fn resume(
+        &mut self,
+        me: &Identity,
+        lease: LeaseId,
+        token: Revision,
+        record: &CandidateRecord,
+    ) -> Result<Body, Refusal> {
+        let locked = |lock: &LockKey| lock.create_revision == token && lock.lease == Some(lease);
+        let registered = self.candidates.get(me).is_some_and(|key| key.lease == Some(lease));
+        let candidate = if self.lock.as_ref().is_some_and(locked) && registered {
+            self.require(lease)?;
+            self.bump();
+            Some(self.put_candidate(me, lease, record))
+        } else {
+            None
+        };
+        Ok(Body::Resumed { candidate, lock: self.lock.clone() })
+    }
+
+    /// What a confirm reads.
+    pub(super) fn lock_and_writer(&self, me: &Identity) -> Body {
+        let record = self.candidates.get(me).and_then(|key| key.record.as_ref());
+        Body::Confirmed { lock: self.lock.clone(), writer: record.and_then(|record| record.nonce) }
     }
 
     /// Only the branch that is taken needs the lease.

@@ -86,7 +86,7 @@ impl Scene {
 }
 
 fn record() -> CandidateRecord {
-    CandidateRecord { epoch: Epoch(0), registered_at: WallTime::from_unix_nanos(0), leading_since: None }
+    CandidateRecord { epoch: Epoch(0), registered_at: WallTime::from_unix_nanos(0), leading_since: None, nonce: None }
 }
 
 /// Every cluster there is, many seeds of each.
@@ -148,7 +148,7 @@ fn the_majority_replaces_a_leader_and_no_lease_ends_early_or_never() {
             let next = scene.leader();
             assert_ne!(next, leader, "{fault:?}");
             let read = scene.call(next, Call::Confirm).expect("a read");
-            assert!(matches!(read.body, Body::Lock(Some(_))));
+            assert!(matches!(read.body, Body::Confirmed { lock: Some(_), .. }));
             scene.wait(8.0);
             assert!(scene.cluster.has_lease(LEASE), "{fault:?}: nothing expires early");
             let lasts = match extension {
@@ -261,7 +261,8 @@ fn a_member_that_joins_after_a_restore_begins_with_the_backup() {
         scene.cluster.add(scene.now, place);
         scene.wait(1.0);
         let answer = scene.call(place, Call::Confirm).expect("it has caught up");
-        assert_eq!(answer.body, Body::Lock(scene.cluster.lock().cloned()));
+        let Body::Confirmed { lock, .. } = answer.body else { panic!("a confirm answered with {:?}", answer.body) };
+        assert_eq!(lock.as_ref(), scene.cluster.lock());
         assert_eq!(Some(answer.header.revision), scene.cluster.lock().map(|lock| lock.create_revision));
     });
 }

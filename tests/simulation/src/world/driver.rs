@@ -251,6 +251,10 @@ impl World {
                 let soon = self.labels.publish(node, life, publication);
                 self.looks_at_labels(node, life, soon);
             }
+            Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
+                unreachable!("nobody here has work")
+            }
+            Effect::Remember(_) | Effect::Forget => unreachable!("nobody here remembers"),
             Effect::Tell(notice) => self.hears(node, &notice),
             Effect::Exit => {
                 self.note(format!("{node} exits"));

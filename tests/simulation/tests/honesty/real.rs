@@ -72,6 +72,11 @@ impl Client {
             Event::WatchEnded { watch, error } => self.heard.entry(watch).or_default().push_back(Heard::Ended(error)),
             Event::AnswersSettled { .. }
             | Event::Published { .. }
+            | Event::WorkFailed { .. }
+            | Event::WorkFinished { .. }
+            | Event::WorkStopped { .. }
+            | Event::AppHealth(_)
+            | Event::AppGone
             | Event::Stop
             | Event::Resign { .. }
             | Event::CredentialsRenewed => bail!("the adapter does not report {event:?}"),

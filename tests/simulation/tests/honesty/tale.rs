@@ -159,7 +159,14 @@ impl Tale {
             }
             Body::Registered(key) => format!("registered {}", self.candidate(key)),
             Body::Claimed { won, lock } => format!("won {won}: {}", self.lock(lock)),
-            Body::Lock(lock) => lock.as_ref().map_or_else(|| "free".to_owned(), |lock| self.lock(lock)),
+            Body::Resumed { candidate, lock } => {
+                let candidate = candidate.as_ref().map(|key| self.candidate(key));
+                format!("resumed {candidate:?}: {:?}", lock.as_ref().map(|lock| self.lock(lock)))
+            }
+            Body::Confirmed { lock, writer } => {
+                let lock = lock.as_ref().map_or_else(|| "free".to_owned(), |lock| self.lock(lock));
+                format!("{lock}, written by {writer:?}")
+            }
             Body::Gone => "gone".to_owned(),
         }
     }
@@ -215,5 +222,5 @@ pub fn register(lease: LeaseId) -> Call {
 
 fn record(leads: bool) -> CandidateRecord {
     let at = WallTime::from_unix_nanos(1_000_000_000);
-    CandidateRecord { epoch: Epoch(2), registered_at: at, leading_since: leads.then_some(at) }
+    CandidateRecord { epoch: Epoch(2), registered_at: at, leading_since: leads.then_some(at), nonce: None }
 }

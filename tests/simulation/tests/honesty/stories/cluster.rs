@@ -94,7 +94,7 @@ pub async fn a_member_without_a_majority_answers_nothing(etcd: &mut impl Party, 
     }
     etcd.leader().await?;
     let read = must(etcd, "web-0", alone, Call::Confirm).await?;
-    tale.notes(format!("back: {}", matches!(read.body, Body::Lock(Some(_)))));
+    tale.notes(format!("back: {}", matches!(read.body, Body::Confirmed { lock: Some(_), .. })));
     tale.keeps_alive(etcd, alone, LEASE).await?;
     Ok(())
 }

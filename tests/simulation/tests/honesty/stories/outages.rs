@@ -65,7 +65,7 @@ pub async fn a_wiped_store_begins_anew_under_the_same_ids(etcd: &mut impl Party,
     let after = must(etcd, "web-0", 0, Call::Confirm).await?;
     tale.notes(format!(
         "free {}, same cluster {}, same member {}, as in the beginning {}",
-        after.body == Body::Lock(None),
+        matches!(after.body, Body::Confirmed { lock: None, .. }),
         before.header.cluster == after.header.cluster,
         before.header.member == after.header.member,
         after.header.revision == base,

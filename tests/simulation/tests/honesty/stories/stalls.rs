@@ -54,14 +54,14 @@ pub async fn a_thawed_leader_revokes_a_renewed_lease_by_its_age(etcd: &mut impl 
         etcd.rest(Duration::from_millis(700)).await?;
     }
     let lock = must(etcd, "web-0", next, Call::Confirm).await?;
-    tale.notes(format!("held {}", matches!(lock.body, Body::Lock(Some(_)))));
+    tale.notes(format!("held {}", matches!(lock.body, Body::Confirmed { lock: Some(_), .. })));
     etcd.end_stall(old).await?;
     for _ in 0..2 {
         etcd.keep_alive(next, PATIENCE, LEASE).await?.ok();
         etcd.rest(Duration::from_secs(1)).await?;
     }
     let lock = must(etcd, "web-0", next, Call::Confirm).await?;
-    tale.notes(format!("held after the thaw {}", matches!(lock.body, Body::Lock(Some(_)))));
+    tale.notes(format!("held after the thaw {}", matches!(lock.body, Body::Confirmed { lock: Some(_), .. })));
     let other = etcd.keep_alive(next, PATIENCE, LeaseId(1)).await?.map(|(_, seconds)| seconds);
     tale.notes(format!("one that never was {:?}", other.map_err(|error| error.kind)));
     Ok(())
