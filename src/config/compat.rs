@@ -48,7 +48,7 @@ impl CompatFault {
     pub(super) fn flags(&self) -> Vec<&'static str> {
         match self {
             Self::Foreign { flag, .. } => vec![flag],
-            Self::MetricsElsewhere { .. } => vec!["--metrics-address", "--probe-address", "--telemetry"],
+            Self::MetricsElsewhere { .. } => vec!["--metrics-address", "--probe-address"],
         }
     }
 }

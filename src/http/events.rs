@@ -60,7 +60,7 @@ use crate::protections::Protections;
 /// be older news, and a client that has stopped reading would be noticed later.
 const SEND_BUFFER: usize = 8192;
 /// A line that clients skip. It shows a reader that the sidecar is there, and the sidecar that the reader is not.
-pub(super) const HEARTBEAT: &[u8] = b":\n\n";
+const HEARTBEAT: &[u8] = b":\n\n";
 /// By when a refused client may try again, in seconds: streams end when their clients do, not at once.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");

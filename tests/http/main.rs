@@ -6,6 +6,7 @@
 )]
 
 mod client;
+mod compat;
 mod hostile;
 mod leader;
 mod openapi;

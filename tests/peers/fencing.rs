@@ -10,7 +10,7 @@ use support::etcd::EtcdServer;
 
 use crate::document::Document;
 use crate::script::{Ended, PAUSE, Script};
-use crate::stage::{Stage, options};
+use crate::stage::{Stage, short_options};
 
 /// The examples that the tests here run. What the document has beyond these is not tested, and it says that all are.
 const RUN: [&str; 11] = [
@@ -91,9 +91,9 @@ fn every_example_of_the_document_is_run() -> Result<()> {
 #[tokio::test]
 async fn who_does_not_lead_reads_no_term() -> Result<()> {
     let etcd = EtcdServer::start().await?;
-    let leader = support::Sidecar::start(&options("web-0", &etcd))?;
+    let leader = support::Sidecar::start(&short_options("web-0", &etcd))?;
     let term = leader.wait_until_leading(crate::script::PATIENCE)?;
-    let standby = support::Sidecar::start(&options("web-1", &etcd))?;
+    let standby = support::Sidecar::start(&short_options("web-1", &etcd))?;
     standby.wait_for(crate::script::PATIENCE, |_, body| body["state"] == "standby")?;
     let text = format!("{}\nread_term && echo $epoch/$term", fencing()?.example("read-term")?);
     for (sidecar, out) in [(&leader, format!("0/{term}\n")), (&standby, String::new())] {

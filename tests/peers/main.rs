@@ -6,7 +6,9 @@
     reason = "a test asserts what it is about, and returns the failures of what it only needs"
 )]
 
+mod compat;
 mod document;
 mod fencing;
 mod script;
+mod sidecar;
 mod stage;

@@ -21,16 +21,20 @@ pub struct Stage {
 pub fn options(identity: &str, etcd: &EtcdServer) -> SidecarOptions {
     let mut options = SidecarOptions::new(env!("CARGO_BIN_EXE_bellwether"), identity, &[etcd.endpoint()]);
     "web".clone_into(&mut options.election);
-    // The shortest that etcd grants by default, so that a lease runs out soon.
-    options.with(&["--namespace", "default", "--lease-ttl", "2s"])
+    options.with(&["--namespace", "default"])
+}
+
+/// With the shortest lease that etcd grants by default, so that it runs out soon.
+pub fn short_options(identity: &str, etcd: &EtcdServer) -> SidecarOptions {
+    options(identity, etcd).with(&["--lease-ttl", "2s"])
 }
 
 impl Stage {
     pub async fn start() -> Result<Self> {
         let etcd = EtcdServer::start().await?;
-        let old = Sidecar::start(&options("web-0", &etcd))?;
+        let old = Sidecar::start(&short_options("web-0", &etcd))?;
         old.wait_until_leading(PATIENCE)?;
-        let new = Sidecar::start(&options("web-1", &etcd))?;
+        let new = Sidecar::start(&short_options("web-1", &etcd))?;
         new.wait_for(PATIENCE, |_, body| body["state"] == "standby" && body["name"] == "web-0")?;
         Ok(Self { etcd, old, new })
     }
