@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::api::ApiFault;
+use super::app_health::AppHealthFault;
 use super::compat::CompatFault;
 use super::credentials::FileFault;
 use super::duration::DurationFault;
 use super::endpoints::EndpointFault;
 use super::listen::ListenFault;
 use super::names::NameFault;
+use super::part::PartFault;
 use super::sources::Sources;
 use crate::election::TimingFault;
 
@@ -83,6 +85,12 @@ pub enum FaultKind {
     /// A relation between timings.
     #[error(transparent)]
     Timing(TimingFault),
+    /// How the application is asked for its health.
+    #[error(transparent)]
+    AppHealth(AppHealthFault),
+    /// What goes with the part that a sidecar takes.
+    #[error(transparent)]
+    Part(PartFault),
     /// A name that does not fit where it goes.
     #[error("{flag}: {value:?} {fault}")]
     Name {
@@ -269,6 +277,8 @@ impl FaultKind {
         match self {
             Self::Compat(fault) => fault.flags(),
             Self::Timing(fault) => timing_flags(fault),
+            Self::AppHealth(fault) => fault.flags(),
+            Self::Part(fault) => fault.flags(),
             Self::Endpoints(_) => vec!["--etcd-endpoints"],
             Self::Collision { flag, other_flag, .. } if flag == other_flag => vec![flag],
             Self::Collision { flag, other_flag, .. } => vec![flag, other_flag],

@@ -9,8 +9,8 @@ use super::shared::About;
 use super::version::{Boot, Version};
 use crate::config::Compat;
 use crate::election::{
-    CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, PublicState, Reading, RecentTerm,
-    Term, Timings, View, WallTime,
+    CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, Part, PublicState, Reading,
+    RecentTerm, Term, Timings, View, WallTime,
 };
 
 /// What can be said at one moment. Everything an answer says of leading comes from here, so that status line,
@@ -172,6 +172,7 @@ impl<'a> LeaderBody<'a> {
 pub(super) struct StatusBody<'a> {
     #[serde(flatten)]
     leader: LeaderBody<'a>,
+    part: &'static str,
     not_leading: Option<String>,
     candidates: Vec<CandidateBody<'a>>,
     candidates_total: u64,
@@ -186,6 +187,10 @@ impl<'a> StatusBody<'a> {
         let Moment { view, about, .. } = moment;
         Self {
             leader: LeaderBody::of(moment, true),
+            part: match about.part {
+                Part::Candidate => "candidate",
+                Part::Observer => "observer",
+            },
             not_leading: moment.not_leading(),
             candidates: view.candidates.iter().map(CandidateBody::of).collect(),
             candidates_total: view.candidates_total,

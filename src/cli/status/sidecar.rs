@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::report::{Leader, Report, ToldBy, with_roles};
+use super::report::{Leader, Line, Report, ToldBy, with_roles};
 use crate::cli::http_client::ask;
 use crate::config::ApiAddress;
 
@@ -35,6 +35,8 @@ struct StatusBody {
     since: Option<String>,
     #[serde(default)]
     etcd: String,
+    #[serde(default)]
+    part: Option<String>,
     #[serde(default)]
     not_leading: Option<String>,
     #[serde(default)]
@@ -67,7 +69,8 @@ struct EndpointBody {
 
 fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let mut notes = Vec::new();
-    if body.etcd == "unreachable" {
+    let line = if body.etcd == "unreachable" { Line::Past } else { Line::Current };
+    if line == Line::Past {
         notes.push("etcd gives this sidecar no answer it can use: what is told here is what it last heard".into());
     }
     notes.extend(body.endpoints.iter().filter_map(trouble));
@@ -79,12 +82,13 @@ fn report(address: &ApiAddress, body: StatusBody) -> Report {
     Report {
         election: body.election,
         since: leading_since.or(body.since),
-        candidates: with_roles(queue, leader.as_deref()),
+        candidates: with_roles(queue, leader.as_deref(), line),
         candidates_total: body.candidates_total,
         leader: leader.map(|identity| Leader { identity, epoch: body.epoch, term: body.term, lease_remaining_s: None }),
         told_by: ToldBy::Sidecar {
             address: address.to_string(),
             identity: body.identity,
+            part: body.part,
             state: body.state,
             etcd: body.etcd,
             not_leading: body.not_leading,
