@@ -32,7 +32,9 @@ impl Config {
         let Adopted { flags, sources, compat, faults: found, warnings: told } =
             Adopted::of(flags, sources, surroundings);
         let mut faults = Faults::new(&sources);
-        found.into_iter().for_each(|fault| faults.push(fault));
+        for fault in found {
+            faults.push(fault);
+        }
         let lock = parse_lock(&flags.lock, surroundings, &mut faults);
         let candidate = parse_candidate(&flags.candidate, surroundings, &mut faults);
         let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);

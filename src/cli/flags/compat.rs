@@ -1,7 +1,5 @@
 //! The flags of those who come from another sidecar.
 
-#![expect(clippy::doc_markdown, reason = "these comments are shown on a terminal, where backticks are noise")]
-
 use clap::Args;
 
 /// In place of another sidecar.

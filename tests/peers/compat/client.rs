@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 use crate::document::Document;
 use crate::script::Script;
 
-/// What the tests of this module run.
-const RUN: [&str; 2] = ["poll.py", "sse.py"];
+/// What the tests of `compat` run: the clients, and in `documented` the pods.
+const RUN: [&str; 5] = ["instana", "leader-elector", "nais", "poll.py", "sse.py"];
 
 /// Runs a client of the document, and then `text`, on a host of this name.
 pub fn python(host: &str, client: &str, text: &str, environment: &[(String, String)]) -> Result<Script> {
@@ -27,7 +27,7 @@ pub fn is_leader(host: &str, url: &str) -> Result<bool> {
 }
 
 #[test]
-fn every_client_of_the_document_is_run() -> Result<()> {
+fn every_example_of_the_document_is_run() -> Result<()> {
     assert_eq!(Document::read("migration.md")?.names(), RUN);
     Ok(())
 }

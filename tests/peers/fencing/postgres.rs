@@ -1,4 +1,4 @@
-//! A row that remembers the highest term, at a real PostgreSQL.
+//! A row that remembers the highest term, at a real `postgres`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
@@ -15,7 +15,7 @@ use super::{Trial, fencing, run};
 use crate::script::{Ended, PATIENCE, Script};
 use crate::stage::Stage;
 
-/// PostgreSQL refuses to run as root. This is who it runs as then: `nobody`.
+/// The server refuses to run as root. This is who it runs as then: `nobody`.
 const NOT_ROOT: u32 = 65_534;
 
 /// A server that is reached by a socket in its folder.
@@ -24,7 +24,7 @@ struct Postgres {
     folder: TempDir,
 }
 
-/// A program of PostgreSQL's.
+/// A program of the server's package.
 fn program(name: &str) -> Command {
     let folder = std::env::var_os("BELLWETHER_POSTGRES").filter(|folder| !folder.is_empty());
     let mut command = Command::new(folder.map_or_else(|| name.into(), |folder| PathBuf::from(folder).join(name)));
