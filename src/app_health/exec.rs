@@ -171,6 +171,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_left_behind_to_the_first_process_of_a_container_is_reaped() {
+        // As that process inherits orphans. Those of other tests that are still alive are reaped at the end of this process.
+        nix::sys::prctl::set_child_subreaper(true).expect("the kernel knows subreapers");
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("pid");
+        let mut commands = Commands::default();
+        let command = format!("sleep 3600 & echo $! > {}", file.display());
+        assert_eq!(commands.run(&command).await, Ok(()));
+        let orphan = written(&file).await;
+        assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "it is not even a zombie");
+    }
+
+    #[tokio::test]
     async fn a_command_that_is_not_waited_for_any_more_is_killed_with_all_it_started() {
         let folder = TempDir::new().expect("a temporary folder");
         let files = ["child", "itself"].map(|name| folder.path().join(name));

@@ -78,12 +78,14 @@ impl<'a> Moment<'a> {
     }
 
     /// Why this candidate does not lead, when it does not.
-    pub(super) fn not_leading(&self) -> Option<String> {
+    pub(super) fn not_leading(&self) -> Option<&'a NotLeading> {
         if self.leading.is_some() {
-            return None;
+            None
+        } else if self.has_expired() {
+            Some(&NotLeading::Jeopardy)
+        } else {
+            self.view.not_leading.as_ref()
         }
-        let reason = if self.has_expired() { &NotLeading::Jeopardy } else { self.view.not_leading.as_ref()? };
-        Some(reason.sentence())
     }
 
     /// Whether the view still says that this candidate leads, and the clock says that it does not.
@@ -174,6 +176,7 @@ pub(super) struct StatusBody<'a> {
     leader: LeaderBody<'a>,
     part: &'static str,
     not_leading: Option<String>,
+    not_leading_reason: Option<&'static str>,
     candidates: Vec<CandidateBody<'a>>,
     candidates_total: u64,
     recent_terms: Vec<TermBody<'a>>,
@@ -191,7 +194,8 @@ impl<'a> StatusBody<'a> {
                 Part::Candidate => "candidate",
                 Part::Observer => "observer",
             },
-            not_leading: moment.not_leading(),
+            not_leading: moment.not_leading().map(NotLeading::sentence),
+            not_leading_reason: moment.not_leading().map(NotLeading::as_str),
             candidates: view.candidates.iter().map(CandidateBody::of).collect(),
             candidates_total: view.candidates_total,
             recent_terms: view.recent_terms.iter().map(TermBody::of).collect(),

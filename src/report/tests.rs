@@ -44,6 +44,7 @@ fn config() -> Config {
         telemetry: ([127, 0, 0, 1], 0).into(),
         compat: None,
         pod_label: PodLabelConfig::Off(LabelOff::Asked),
+        state_dir: None,
         log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
         warnings: Vec::new(),
     }

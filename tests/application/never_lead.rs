@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use etcd_client::{Permission, PermissionType};
 use nix::sys::signal::Signal;
 use support::Moment;
 use support::etcd::EtcdServer;
 
-use crate::flock::{Flock, NEVER_EXPIRES, PATIENCE, figure, quick, wait_until};
+use crate::flock::{Flock, LOCK_KEY, NEVER_EXPIRES, PATIENCE, figure, quick, wait_until};
 use crate::scene::Scene;
 
 const NEVER_LEAD: [&str; 1] = ["--never-lead"];
@@ -80,6 +81,61 @@ async fn an_observer_names_each_leader_as_soon_as_the_watch_tells() -> Result<()
     scene.flock.sidecar("second")?.signal(Signal::SIGTERM)?;
     scene.flock.wait_for("watcher", |status, body| status == 503 && body["name"] == "")?;
     ensure!(scene.flock.leads_so_far("watcher")?.is_empty(), "an observer led");
+    scene.flock.end()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_comes_back_as_an_observer_leaves_its_old_lock_to_expire_and_names_nobody_meanwhile() -> Result<()>
+{
+    let etcd = EtcdServer::start_with(quick()).await?;
+    let flock = Flock::new(etcd.endpoints(), &[&["--lease-ttl", "3s"]]);
+    let mut scene = Scene { etcd, flock };
+    scene.flock.join("old")?;
+    scene.flock.lead_of_one("old", Moment::now())?;
+    let lock = scene.lock_timeline()?;
+    let dead = Moment::now();
+    scene.flock.restart_with("old", &NEVER_LEAD)?;
+    let back = Moment::now();
+    let told = scene.flock.wait_for("old", |status, body| status == 503 && body["state"] == "standby")?;
+    let held = lock.changes().iter().all(|change| change.value.is_some());
+    ensure!(told["name"] == "", "nobody is to take the name in the lock for a leader's (held: {held}): {told}");
+    let gone = lock.wait_for(PATIENCE, |change| change.value.is_none())?;
+    figure(
+        "kill -9 to the lock's end, lease 3 s, restarted with --never-lead",
+        format_args!("{:?}", gone.seen.since(dead)),
+    );
+    ensure!(scene.in_line().await?.is_empty(), "the old registration expires with the lease");
+    scene.flock.nobody_led_since(back)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_observer_needs_to_read_and_nothing_else() -> Result<()> {
+    let mut scene = scene().await?;
+    scene.etcd.add_user("candidate", "secret", LOCK_KEY).await?;
+    let mut client = scene.etcd.any_client().await?;
+    client.user_add("observer", "secret", None).await?;
+    client.role_add("observer").await?;
+    for permission in [
+        Permission::new(PermissionType::Read, LOCK_KEY),
+        Permission::new(PermissionType::Read, format!("{LOCK_KEY}/candidates/")).with_prefix(),
+    ] {
+        client.role_grant_permission("observer", permission).await?;
+    }
+    client.user_grant_role("observer", "observer").await?;
+    scene.etcd.enable_auth().await?;
+
+    for (name, user, more) in [("leader", "candidate", &[][..]), ("watcher", "observer", &NEVER_LEAD)] {
+        let options = scene.flock.options(name).with(&["--etcd-user", user]).with(more);
+        scene.flock.join_as(name, &options.with_env("BELLWETHER_ETCD_PASSWORD", "secret"))?;
+    }
+    scene.flock.lead_of_one("leader", Moment::now())?;
+    scene.flock.wait_for("watcher", |status, body| status == 503 && body["name"] == "leader")?;
+    scene.flock.sidecar("leader")?.signal(Signal::SIGTERM)?;
+    scene.flock.wait_for("watcher", |status, body| status == 503 && body["name"] == "")?;
+    let log = scene.flock.sidecar("watcher")?.log();
+    ensure!(!log.iter().any(|line| line.contains("permission")), "{log:#?}");
     scene.flock.end()?;
     Ok(())
 }

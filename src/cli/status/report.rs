@@ -96,6 +96,9 @@ pub enum Role {
     Standby,
     /// It was registered when etcd was last heard of.
     Unknown,
+    /// It was registered when the sidecar that tells it last looked, and has left: that very sidecar, which does not
+    /// want to lead.
+    Left,
 }
 
 impl Role {
@@ -105,15 +108,18 @@ impl Role {
             Self::Heir => "heir",
             Self::Standby => "standby",
             Self::Unknown => "unknown",
+            Self::Left => "left",
         }
     }
 }
 
 /// Whether the order of candidates is that of etcd now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// It is.
+pub enum Line<'a> {
+    /// It is, as far as is known.
     Current,
+    /// It is, apart from this candidate, which is not in line any more.
+    Without(&'a str),
     /// It was, when etcd was last heard of.
     Past,
 }
@@ -122,7 +128,7 @@ pub enum Line {
 pub fn with_roles(
     queue: impl IntoIterator<Item = (String, Option<String>)>,
     leader: Option<&str>,
-    line: Line,
+    line: Line<'_>,
 ) -> Vec<Candidate> {
     let mut heir_found = false;
     let role = |identity: &str, heir_found: &mut bool| {
@@ -130,6 +136,8 @@ pub fn with_roles(
             Role::Leader
         } else if line == Line::Past {
             Role::Unknown
+        } else if line == Line::Without(identity) {
+            Role::Left
         } else if std::mem::replace(heir_found, true) {
             Role::Standby
         } else {
@@ -304,7 +312,7 @@ mod tests {
         assert!(table.contains("Leader    none\n") && table.ends_with("\nNo candidates are registered.\n"), "{table}");
     }
 
-    fn roles(leader: Option<&str>, line: Line) -> Vec<Role> {
+    fn roles(leader: Option<&str>, line: Line<'_>) -> Vec<Role> {
         let queue = [("a".into(), None), ("b".into(), None)];
         with_roles(queue, leader, line).iter().map(|candidate| candidate.role).collect()
     }
@@ -313,6 +321,11 @@ mod tests {
     fn nobody_is_called_the_heir_of_a_line_that_may_have_changed() {
         assert_eq!(roles(None, Line::Past), [Role::Unknown, Role::Unknown]);
         assert_eq!(roles(Some("a"), Line::Past), [Role::Leader, Role::Unknown], "a leader knows itself");
+    }
+
+    #[test]
+    fn who_has_left_the_line_is_not_the_heir() {
+        assert_eq!(roles(None, Line::Without("a")), [Role::Left, Role::Heir]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::report::{Leader, Line, Report, ToldBy, with_roles};
 use crate::cli::http_client::ask;
 use crate::config::ApiAddress;
+use crate::election::NotLeading;
 
 /// Asks for `/status`.
 pub async fn look(address: &ApiAddress, timeout: Duration) -> anyhow::Result<Report> {
@@ -40,6 +41,8 @@ struct StatusBody {
     #[serde(default)]
     not_leading: Option<String>,
     #[serde(default)]
+    not_leading_reason: Option<String>,
+    #[serde(default)]
     candidates: Vec<CandidateBody>,
     #[serde(default)]
     candidates_total: u64,
@@ -69,7 +72,13 @@ struct EndpointBody {
 
 fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let mut notes = Vec::new();
-    let line = if body.etcd == "unreachable" { Line::Past } else { Line::Current };
+    // A sidecar reads the line now and then, and knows of itself at once.
+    let gated = [NotLeading::AppStarting, NotLeading::AppUnhealthy].map(|why| why.as_str());
+    let line = match body.not_leading_reason.as_deref() {
+        _ if body.etcd == "unreachable" => Line::Past,
+        Some(why) if gated.contains(&why) => Line::Without(&body.identity),
+        Some(_) | None => Line::Current,
+    };
     if line == Line::Past {
         notes.push("etcd gives this sidecar no answer it can use: what is told here is what it last heard".into());
     }
@@ -79,10 +88,11 @@ fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let leads = |candidate: &&CandidateBody| Some(&candidate.identity) == leader.as_ref();
     let leading_since = body.candidates.iter().find(leads).and_then(|candidate| candidate.leading_since.clone());
     let queue = body.candidates.into_iter().map(|candidate| (candidate.identity, candidate.registered_at));
+    let candidates = with_roles(queue, leader.as_deref(), line);
     Report {
         election: body.election,
         since: leading_since.or(body.since),
-        candidates: with_roles(queue, leader.as_deref(), line),
+        candidates,
         candidates_total: body.candidates_total,
         leader: leader.map(|identity| Leader { identity, epoch: body.epoch, term: body.term, lease_remaining_s: None }),
         told_by: ToldBy::Sidecar {
