@@ -20,7 +20,8 @@ async fn handover(ask: impl Fn(&Sidecar) -> Result<()>) -> Result<Duration> {
     // The usual lease, so that it is the validity that ends an answer.
     let settings = ["--answer-validity", "3s"];
     let mut old = Sidecar::start(&options("web-0", &etcd).with_env("BELLWETHER_COMPAT", "instana").with(&settings))?;
-    // Not by asking the old one: that would be an answer to wait for.
+    // Not by asking it: that would be an answer to wait for.
+    old.wait_for_log("leading: /leader answers 200", PATIENCE)?;
     let new = Sidecar::start(&short_options("web-1", &etcd))?;
     new.wait_for(PATIENCE, |_, body| body["state"] == "standby" && body["name"] == "web-0")?;
     let asked = Moment::now();
