@@ -130,7 +130,7 @@ async fn nais_stream_tells_the_leader_and_then_each_other_and_promises_what_it_s
     let mut stream = Events::on(sidecar.client().await?, "/sse", &[]).await?;
     let own = stream.next().await?;
     assert_eq!(
-        (own.event.as_str(), own.data.as_str()),
+        (own.kind.as_str(), own.data.as_str()),
         ("", r#"{"name":"web-1","last_update":"2026-11-22T07:00:00Z"}"#)
     );
     assert!(sidecar.shared.promises().settled().now_or_never().is_none(), "the event promised a second");
