@@ -94,6 +94,16 @@ impl Postgres {
         Ok(self.environment(name))
     }
 
+    /// Waits until there is one row of these.
+    fn wait_for_one(&self, database: &str, rows: &str) -> Result<()> {
+        let deadline = Moment::now().after(PATIENCE);
+        while self.say(database, &format!("SELECT count(*) {rows}"))? != "1\n" {
+            ensure!(!deadline.passed(), "not once: {rows}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     fn total(&self, database: &str) -> Result<String> {
         self.say(database, "SELECT total FROM report")
     }
@@ -168,5 +178,32 @@ fn terms_are_compared_by_epoch_first() -> Result<()> {
         write(epoch, term, total)?;
         assert_eq!(postgres.total("epochs")?, then, "({epoch}, {term})");
     }
+    Ok(())
+}
+
+/// A transaction of the new leader that raises the fence and stays open until the script goes on.
+const OPEN_TRANSACTION: &str = "mkfifo sql
+psql -qX -v ON_ERROR_STOP=1 <sql &
+exec 3>sql
+echo \"BEGIN; SELECT fenced('default/web', 0, 2);\" >&3
+kill -STOP $$
+echo \"INSERT INTO report VALUES ('2026-11-22', 2); COMMIT;\" >&3
+exec 3>&-
+wait $!";
+
+#[test]
+fn an_old_leader_that_waits_for_the_new_ones_transaction_is_refused_when_it_comes_through() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let environment = postgres.database("waiting", &["pg-fence", "pg-table", "pg-function"])?;
+    let mut new = Script::start(OPEN_TRANSACTION, &[], &environment)?;
+    new.wait_until_paused()?;
+    let raised = "FROM pg_locks WHERE relation = 'fence'::regclass AND mode = 'RowExclusiveLock' AND granted";
+    postgres.wait_for_one("waiting", raised)?;
+    let script = "psql -X -v ON_ERROR_STOP=1 -v epoch=0 -v term=1 -v total=1 -f sql";
+    let old = Script::start(script, &[("sql", fencing()?.example("pg-write")?)], &environment)?;
+    postgres.wait_for_one("waiting", "FROM pg_stat_activity WHERE wait_event_type = 'Lock'")?;
+    assert_eq!(new.go_on()?.code, Some(0));
+    assert_eq!(old.wait()?.out, "INSERT 0 0\n");
+    assert_eq!(postgres.total("waiting")?, "2\n");
     Ok(())
 }
