@@ -9,8 +9,10 @@ use std::ffi::OsString;
 use clap::Args;
 
 mod application;
+mod compat;
 
 pub use application::{AppHealthFlags, PartFlags};
+pub use compat::CompatFlags;
 
 /// All flags of `bellwether run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -39,6 +41,9 @@ pub struct RunFlags {
     /// What runs only while it leads.
     #[command(flatten)]
     pub work: WorkFlags,
+    /// In place of another sidecar.
+    #[command(flatten)]
+    pub compat: CompatFlags,
     /// What the cluster is shown.
     #[command(flatten)]
     pub kubernetes: KubernetesFlags,

@@ -185,7 +185,7 @@ fn an_observer_that_led_in_an_earlier_life_gives_the_lock_back_when_the_answers_
     let memory: Memory = led.memory.take().expect("a leader remembers");
     let not_before = led.now().boot.after(K);
     let inheritance = Inheritance::Release { memory, not_before };
-    let mut scene = led.reborn(NANO, Settings { part: Part::Observer, inheritance, ..bare() });
+    let mut scene = led.reborn(NANO, Settings { part: Part::Observer, remembers: true, inheritance, ..bare() });
     scene.answer_all();
     scene.live(K - NANO * 2);
     assert!(scene.etcd.lock().is_some());

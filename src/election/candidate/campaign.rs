@@ -58,7 +58,7 @@ impl Candidate {
     }
 
     /// Whether this candidate belongs in the line: it may lead, or does.
-    const fn is_in_line(&self) -> bool {
+    pub(super) const fn is_in_line(&self) -> bool {
         match self.state {
             State::Starting | State::Standby => self.may_lead(),
             State::Leading { .. } | State::Jeopardy { .. } => true,
