@@ -25,20 +25,20 @@ use super::record::Legacy;
 /// a disk that stalls must not keep a process that has let go of everything.
 const FINISH_WITHIN: Duration = Duration::from_millis(200);
 
-/// What the file is to be.
+/// What the file is to say, unless it was to be forgotten meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Order {
-    /// As it is: the first word in the mailbox.
-    Leave,
-    /// This, unless it was to be forgotten meanwhile.
-    Write { legacy: Legacy, forgotten: u64 },
+struct Order {
+    legacy: Legacy,
+    /// How often it had been forgotten.
+    forgotten: u64,
 }
 
 /// The task that writes. Dropping this ends it.
 #[derive(Debug)]
 pub struct Keeper {
     file: Arc<StateFile>,
-    orders: watch::Sender<Order>,
+    /// Empty before the first.
+    orders: watch::Sender<Option<Order>>,
     task: JoinSet<()>,
 }
 
@@ -53,10 +53,7 @@ struct StateFile {
 impl StateFile {
     fn carry_out(&self, order: &Order) -> io::Result<()> {
         let now = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
-        match order {
-            Order::Write { legacy, forgotten } if *forgotten == *now => self.folder.write(&legacy.to_bytes()),
-            Order::Leave | Order::Write { .. } => Ok(()),
-        }
+        if order.forgotten == *now { self.folder.write(&order.legacy.to_bytes()) } else { Ok(()) }
     }
 
     fn forgotten(&self) -> u64 {
@@ -74,7 +71,7 @@ impl Keeper {
     /// Starts the task.
     pub fn start(folder: Arc<Folder>) -> Self {
         let file = Arc::new(StateFile { folder, forgotten: Mutex::new(0) });
-        let (orders, inbox) = watch::channel(Order::Leave);
+        let (orders, inbox) = watch::channel(None);
         let mut task = JoinSet::new();
         task.spawn(keep(Arc::clone(&file), inbox));
         Self { file, orders, task }
@@ -82,7 +79,7 @@ impl Keeper {
 
     /// Has the file say this, in place of everything that is not written yet.
     pub fn write(&self, legacy: Legacy) {
-        self.orders.send_replace(Order::Write { legacy, forgotten: self.file.forgotten() });
+        self.orders.send_replace(Some(Order { legacy, forgotten: self.file.forgotten() }));
     }
 
     /// Removes the file, and with it what is still to be written. When this returns it is gone, or the log says that it
@@ -120,10 +117,10 @@ impl Keeper {
 }
 
 /// The task. A closed mailbox is looked into once more, so that the last order is carried out.
-async fn keep(file: Arc<StateFile>, mut inbox: watch::Receiver<Order>) {
+async fn keep(file: Arc<StateFile>, mut inbox: watch::Receiver<Option<Order>>) {
     let mut complaint = Complaint::default();
     while inbox.changed().await.is_ok() {
-        let order = inbox.borrow_and_update().clone();
+        let Some(order) = inbox.borrow_and_update().clone() else { continue };
         let there = Arc::clone(&file);
         // In a thread of its own: a disk that stalls stalls whoever calls it.
         let done = tokio::task::spawn_blocking(move || there.carry_out(&order)).await;
@@ -182,13 +179,13 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder for the test");
         let folder = Arc::new(Folder::open(place.path()).expect("it can be written to"));
         let file = StateFile { folder: Arc::clone(&folder), forgotten: Mutex::new(0) };
-        let early = Order::Write { legacy: legacy(), forgotten: file.forgotten() };
+        let early = Order { legacy: legacy(), forgotten: file.forgotten() };
         file.carry_out(&early).expect("it is written");
         assert!(folder.read().is_ok_and(|bytes| bytes.is_some()));
         file.forget().expect("it is removed");
         file.carry_out(&early).expect("nothing is done");
         assert_eq!(folder.read().ok(), Some(None), "a thread that was late has not brought it back");
-        file.carry_out(&Order::Write { legacy: legacy(), forgotten: file.forgotten() }).expect("it is written");
+        file.carry_out(&Order { legacy: legacy(), forgotten: file.forgotten() }).expect("it is written");
         assert!(folder.read().is_ok_and(|bytes| bytes.is_some()));
     }
 }

@@ -121,25 +121,22 @@ impl Candidate {
         if self.held().is_none_or(|held| held.id != lease) {
             return;
         }
-        match candidate {
-            Some(key) => {
-                self.registration = Registration::Registered { create_revision: key.create_revision };
-                self.take_in_lock(now, header.revision, lock);
-                if let Some(lease) = self.held_mut() {
-                    lease.renew_at_once(now.boot);
-                }
+        if let Some(key) = candidate {
+            self.registration = Registration::Registered { create_revision: key.create_revision };
+            self.take_in_lock(now, header.revision, lock);
+            if let Some(lease) = self.held_mut() {
+                lease.renew_at_once(now.boot);
             }
-            None => {
-                self.tell(Notice::NotResumed { term });
-                if lock.as_ref().is_some_and(|lock| lock.lease == Some(lease)) {
-                    // The earlier process's answers may still be relied on: it expires.
-                    self.drop_lease();
-                } else {
-                    self.revoke_lease(now);
-                }
-                self.take_in_lock(now, header.revision, lock);
-            }
+            return;
         }
+        self.tell(Notice::NotResumed { term });
+        if lock.as_ref().is_some_and(|lock| lock.lease == Some(lease)) {
+            // The earlier process's answers may still be relied on: it expires.
+            self.drop_lease();
+        } else {
+            self.revoke_lease(now);
+        }
+        self.take_in_lock(now, header.revision, lock);
     }
 
     /// Once everything is known that a newcomer must know: on with the earlier process's term as soon as a renewal is

@@ -93,6 +93,8 @@ pub struct Candidate {
     view: View,
     published: Published,
     app: App,
+    /// When it last could not lead for reasons of its own.
+    gated_at: Option<Instant>,
     work: Work,
     inherited: Inherited,
     /// Until when the answers of the process before this one may be relied on, if it goes on with its term.
@@ -166,6 +168,7 @@ impl Candidate {
             view,
             published: Published::default(),
             app,
+            gated_at: None,
             work,
             inherited,
             inherited_answers_until: None,
