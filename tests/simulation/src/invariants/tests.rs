@@ -1,6 +1,6 @@
 //! The judge is judged: of each invariant a history that it must let pass, and the nearest one that it must refuse.
 
-use bellwether::election::{Epoch, Identity, Lead, Timings, TimingsRequest, Until};
+use bellwether::election::{Epoch, Identity, Inheritance, Lead, Timings, TimingsRequest, Until};
 
 use super::*;
 use crate::clock::nanos;
@@ -46,16 +46,21 @@ impl Court {
         let timings = Timings::new(TimingsRequest::default()).expect("the defaults hold together");
         let mut nodes: Vec<Node> = (0..3).map(|node| Node::new(&format!("web-{node}"), timings, 1, 0)).collect();
         for node in &mut nodes {
-            node.start(0, 1);
+            node.start(0, 1, timings, Inheritance::Nothing);
         }
-        let mut judge = Judge::new(nodes.len(), weather);
+        let mut judge = Judge::new(nodes.len(), weather, None);
         for node in 0..nodes.len() {
             judge.calls(node, &Call::Grant { lease: lease(node), ttl: timings.lease_ttl() }).expect("it chose it");
         }
         let leases = (0..nodes.len()).map(lease).collect();
         let old_revokes = match weather {
             Weather::OldRevokes => vec![StaleRevoke { at: 0, lease: lease(0) }],
-            Weather::Storm | Weather::Operators | Weather::Fading | Weather::Handovers => Vec::new(),
+            Weather::Storm
+            | Weather::Operators
+            | Weather::Fading
+            | Weather::Handovers
+            | Weather::Restarts
+            | Weather::Copies => Vec::new(),
         };
         Self { judge, nodes, lock: None, leases, old_revokes, revision: Revision(1000) }
     }

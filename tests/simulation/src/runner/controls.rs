@@ -48,7 +48,7 @@ impl Trial {
     pub const fn is_possible(&self) -> bool {
         match self.control {
             Control::Candidate(_) => cfg!(feature = "sabotage"),
-            Control::ViewAfterEffects | Control::ConfirmBeside => true,
+            Control::ViewAfterEffects | Control::ConfirmBeside | Control::StopTimeKept => true,
         }
     }
 }
