@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::election::{Epoch, Identity, Timings};
+use crate::election::{Epoch, Identity, Part, Timings};
 
 mod api;
+mod app_health;
 mod credentials;
 mod duration;
 mod endpoints;
@@ -16,9 +17,12 @@ mod labels;
 mod listen;
 mod names;
 mod parse;
+mod part;
 mod sources;
 
 pub use api::{ApiAddress, ApiFault};
+pub(crate) use app_health::SHELL;
+pub use app_health::{AppHealthConfig, AppHealthFault, HostPort, Target, TargetFault, Thresholds};
 pub use credentials::{FileFault, read_password};
 pub(crate) use credentials::{read_certificates, read_key};
 pub use duration::{COOLDOWN_DEFAULT, DurationFault, Span, parse_cooldown, parse_duration};
@@ -31,6 +35,7 @@ pub use listen::{HTTP_PORT, ListenFault, TELEMETRY_PORT, default_http, default_t
 pub use names::NameFault;
 pub(crate) use names::check_pod_name;
 pub(crate) use parse::parse_lock_and_etcd;
+pub use part::PartFault;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
 
 /// Everything `bellwether run` needs to know.
@@ -42,6 +47,10 @@ pub struct Config {
     pub etcd: EtcdConfig,
     /// The timings; their relations hold.
     pub timings: Timings,
+    /// Whether it contends, or only looks on.
+    pub part: Part,
+    /// How the application is asked for its health; `None`: not at all, and it counts as healthy.
+    pub app_health: Option<AppHealthConfig>,
     /// The local API.
     pub http: HttpConfig,
     /// Where `/livez`, `/readyz` and `/metrics` listen.

@@ -15,9 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
+use crate::app_health::{self, AppHealthError, AppProbes};
 use crate::clock;
 use crate::config::{Config, Span};
-use crate::election::{Candidate, Effect, Event, Nonce, OpId, Reading, Settings, View};
+use crate::election::{Application, Candidate, Effect, Event, Nonce, OpId, Part, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
 use crate::http::{
     About, Bound, HttpError, LocalApi, Shared, Telemetry, allow_for_open_streams, cut_writes_that_were_stopped,
@@ -51,6 +52,9 @@ pub enum DriverError {
     /// The pod is not looked after any more: a bug.
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
+    /// The application is not asked for its health any more: a bug.
+    #[error(transparent)]
+    AppHealth(#[from] AppHealthError),
     /// One of the driver's own tasks panicked: a bug.
     #[error("a task of the driver ended: {0}")]
     Task(#[from] JoinError),
@@ -77,6 +81,7 @@ struct Driver {
     candidate: Candidate,
     etcd: Etcd,
     pod_label: PodLabel,
+    app_probes: AppProbes,
     shared: Arc<Shared>,
     view: watch::Sender<Arc<View>>,
     metrics: Arc<Metrics>,
@@ -106,6 +111,7 @@ impl Driver {
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);
         let shared = Shared::new(About::of(config), clock::now, published, commander, Arc::clone(&metrics));
+        let app_probes = AppProbes::start(config.app_health.as_ref());
         announce(config, &local_api, &telemetry);
         Reporter::announce_label(config);
         let mut listeners = JoinSet::new();
@@ -117,6 +123,7 @@ impl Driver {
             candidate,
             etcd,
             pod_label,
+            app_probes,
             shared,
             view,
             metrics,
@@ -149,6 +156,10 @@ impl Driver {
                 Signal::Stop => Occurrence::Event(Event::Stop),
                 Signal::Reload => Occurrence::Reload,
             }),
+            report = self.app_probes.next_report() => Ok(Occurrence::Event(match report? {
+                app_health::Report::Health(health) => Event::AppHealth(health),
+                app_health::Report::Gone => Event::AppGone,
+            })),
             report = self.pod_label.next_report() => Ok(Occurrence::Label(report?)),
             Some(command) = self.commands.recv() => Ok(Occurrence::Event(command)),
             Some(settled) = self.settlements.join_next() => Ok(Occurrence::Event(Event::AnswersSettled { id: settled? })),
@@ -168,6 +179,9 @@ impl Driver {
         let due = self.candidate.poll_timeout().is_some_and(|at| now.boot >= at);
         if due || matches!(occurrence, Occurrence::Tick) {
             self.candidate.handle_timeout(now);
+        }
+        if matches!(occurrence, Occurrence::Event(Event::Stop | Event::WorkFinished { .. })) {
+            self.app_probes.stopping();
         }
         match occurrence {
             Occurrence::Tick => {}
@@ -233,6 +247,10 @@ impl Driver {
 
 /// The first line of a log: which version takes part in what, where it is asked, and whom it asks.
 fn announce(config: &Config, local_api: &Bound, telemetry: &Bound) {
+    let begins = match config.part {
+        Part::Candidate => "campaigning",
+        Part::Observer => "looking on (--never-lead)",
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         election = %format!("{}/{}", config.election.namespace, config.election.name),
@@ -243,7 +261,8 @@ fn announce(config: &Config, local_api: &Bound, telemetry: &Bound) {
         etcd_endpoints = config.etcd.endpoints.join(" "),
         local_api = local_api.addresses().join(" "),
         telemetry = telemetry.addresses().join(" "),
-        "campaigning"
+        app_health = config.app_health.as_ref().map(|it| it.target.to_string()),
+        "{begins}"
     );
 }
 
@@ -256,7 +275,9 @@ enum Progress {
 
 fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
     let bare = Settings::bare(config.election.identity.clone(), config.timings, config.etcd.endpoints.len(), random()?);
-    Ok(Settings { epoch: config.election.epoch, nonce: Nonce(random()?), publishes, ..bare })
+    let application = config.app_health.as_ref().map_or(Application::NotChecked, |_| Application::Checked);
+    let (epoch, part) = (config.election.epoch, config.part);
+    Ok(Settings { epoch, nonce: Nonce(random()?), publishes, part, application, ..bare })
 }
 
 fn random() -> Result<u64, DriverError> {

@@ -1,5 +1,6 @@
 //! Bellwether: a leader-election sidecar for Kubernetes, on etcd. See ARCHITECTURE.md.
 
+pub mod app_health;
 pub mod cli;
 pub mod clock;
 pub mod config;

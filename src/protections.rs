@@ -51,8 +51,13 @@ impl Protections {
     /// A confirm counts although another process of the candidate has gone on with its lease.
     pub const NO_NONCE_CHECK: Self = Self { code: 12, name: "no-nonce-check" };
 
+    /// A sidecar leads however its application is.
+    pub const NO_HEALTH_GATE: Self = Self { code: 21, name: "no-health-gate" };
+    /// On the way out the application counts as gone at once.
+    pub const NO_APP_WAIT: Self = Self { code: 22, name: "no-app-wait" };
+
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -66,6 +71,8 @@ impl Protections {
         Self::STALE_EVENTS,
         Self::NO_WORK_WAIT,
         Self::NO_NONCE_CHECK,
+        Self::NO_HEALTH_GATE,
+        Self::NO_APP_WAIT,
     ];
 
     /// The value of `BELLWETHER_SABOTAGE` that takes it away.

@@ -6,6 +6,10 @@
 
 use clap::Args;
 
+mod application;
+
+pub use application::{AppHealthFlags, PartFlags};
+
 /// All flags of `bellwether run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
@@ -15,12 +19,18 @@ pub struct RunFlags {
     /// Who contends.
     #[command(flatten)]
     pub candidate: CandidateFlags,
+    /// Which part it takes.
+    #[command(flatten)]
+    pub part: PartFlags,
     /// How to reach etcd.
     #[command(flatten)]
     pub etcd: EtcdFlags,
     /// How long things may take.
     #[command(flatten)]
     pub timings: TimingFlags,
+    /// How the application is asked for its health.
+    #[command(flatten)]
+    pub app_health: AppHealthFlags,
     /// Where it listens.
     #[command(flatten)]
     pub http: HttpFlags,

@@ -81,6 +81,7 @@ fn exit_of(error: &DriverError) -> Exit {
         DriverError::Etcd(EtcdError::TaskDied(_))
         | DriverError::Http(HttpError::Ended { .. })
         | DriverError::Kubernetes(_)
+        | DriverError::AppHealth(_)
         | DriverError::Task(_) => Exit::Internal,
         DriverError::Etcd(EtcdError::File { .. } | EtcdError::Endpoint { .. } | EtcdError::NoAnswer(_))
         | DriverError::Http(

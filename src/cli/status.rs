@@ -21,6 +21,8 @@ use crate::config::{
 /// Examples and exit codes, below the flags.
 pub const AFTER_HELP: &str = "\
 Roles: the leader holds the lock; the heir claims it first when it is free; the others stand by, in this order.
+Observers (--never-lead), and candidates whose application is not healthy, are not in line. A sidecar tells the line as
+it read it last, at most a lease TTL ago; etcd tells it as it is.
 
 Exit codes:
   0   told, also when nobody leads

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::api::ApiFault;
+use super::app_health::AppHealthFault;
 use super::credentials::FileFault;
 use super::duration::DurationFault;
 use super::endpoints::EndpointFault;
 use super::listen::ListenFault;
 use super::names::NameFault;
+use super::part::PartFault;
 use super::sources::Sources;
 use crate::election::TimingFault;
 
@@ -79,6 +81,12 @@ pub enum FaultKind {
     /// A relation between timings.
     #[error(transparent)]
     Timing(TimingFault),
+    /// How the application is asked for its health.
+    #[error(transparent)]
+    AppHealth(AppHealthFault),
+    /// What goes with the part that a sidecar takes.
+    #[error(transparent)]
+    Part(PartFault),
     /// A name that does not fit where it goes.
     #[error("{flag}: {value:?} {fault}")]
     Name {
@@ -264,6 +272,8 @@ impl FaultKind {
     pub fn flags(&self) -> Vec<&'static str> {
         match self {
             Self::Timing(fault) => timing_flags(fault),
+            Self::AppHealth(fault) => fault.flags(),
+            Self::Part(fault) => fault.flags(),
             Self::Endpoints(_) => vec!["--etcd-endpoints"],
             Self::Collision { flag, other_flag, .. } if flag == other_flag => vec![flag],
             Self::Collision { flag, other_flag, .. } => vec![flag, other_flag],

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::app_health::parse_app_health;
 use super::credentials::{parse_auth, parse_tls};
 use super::duration::Span;
 use super::endpoints::{Endpoints, parse_endpoints};
@@ -12,6 +13,7 @@ use super::faults::{Faults, OnTheList};
 use super::labels::parse_pod_label;
 use super::listen::{default_http, default_telemetry, parse_http_item, parse_telemetry};
 use super::names::{check_election, check_identity, check_lock_key, check_namespace};
+use super::part::parse_part;
 use super::sources::{Sources, Surroundings};
 use super::{
     Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat,
@@ -31,6 +33,8 @@ impl Config {
         let candidate = parse_candidate(&flags.candidate, surroundings, &mut faults);
         let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);
         let timings = parse_timings(&flags.timings, &mut faults);
+        let part = parse_part(&flags.part, &flags.app_health, &mut faults);
+        let app_health = parse_app_health(&flags.app_health, &mut faults).ok();
         let listeners = parse_listeners(&flags.http, &mut faults);
         let election = lock.as_ref().map(|lock| lock.name.as_str());
         let identity = candidate.as_ref().map(|(identity, _)| identity.as_str());
@@ -42,7 +46,9 @@ impl Config {
             }
             (Some(_) | None, _, _, _, _, _, _) => None,
         };
-        let (lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log) = faults.finish(all)?;
+        let all = all.zip(part.zip(app_health));
+        let ((lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log), (part, app_health)) =
+            faults.finish(all)?;
         let mut config = Self {
             election: ElectionConfig {
                 name: lock.name,
@@ -53,6 +59,8 @@ impl Config {
             },
             etcd,
             timings,
+            part,
+            app_health,
             http,
             telemetry,
             pod_label,

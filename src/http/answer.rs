@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::shared::About;
 use super::version::{Boot, Version};
 use crate::election::{
-    CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, PublicState, Reading, RecentTerm,
-    Term, Timings, View, WallTime,
+    CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, Part, PublicState, Reading,
+    RecentTerm, Term, Timings, View, WallTime,
 };
 
 /// What can be said at one moment. Everything an answer says of leading comes from here, so that status line,
@@ -77,12 +77,14 @@ impl<'a> Moment<'a> {
     }
 
     /// Why this candidate does not lead, when it does not.
-    pub(super) fn not_leading(&self) -> Option<String> {
+    pub(super) fn not_leading(&self) -> Option<&'a NotLeading> {
         if self.leading.is_some() {
-            return None;
+            None
+        } else if self.has_expired() {
+            Some(&NotLeading::Jeopardy)
+        } else {
+            self.view.not_leading.as_ref()
         }
-        let reason = if self.has_expired() { &NotLeading::Jeopardy } else { self.view.not_leading.as_ref()? };
-        Some(reason.sentence())
     }
 
     /// Whether the view still says that this candidate leads, and the clock says that it does not.
@@ -167,7 +169,9 @@ impl<'a> LeaderBody<'a> {
 pub(super) struct StatusBody<'a> {
     #[serde(flatten)]
     leader: LeaderBody<'a>,
+    part: &'static str,
     not_leading: Option<String>,
+    not_leading_reason: Option<&'static str>,
     candidates: Vec<CandidateBody<'a>>,
     candidates_total: u64,
     recent_terms: Vec<TermBody<'a>>,
@@ -181,7 +185,12 @@ impl<'a> StatusBody<'a> {
         let Moment { view, about, .. } = moment;
         Self {
             leader: LeaderBody::of(moment, true),
-            not_leading: moment.not_leading(),
+            part: match about.part {
+                Part::Candidate => "candidate",
+                Part::Observer => "observer",
+            },
+            not_leading: moment.not_leading().map(NotLeading::sentence),
+            not_leading_reason: moment.not_leading().map(NotLeading::as_str),
             candidates: view.candidates.iter().map(CandidateBody::of).collect(),
             candidates_total: view.candidates_total,
             recent_terms: view.recent_terms.iter().map(TermBody::of).collect(),

@@ -22,7 +22,7 @@ use super::connection::Peer;
 use super::query::{bad, pairs, shown};
 use super::refusal::{Refusal, json};
 use crate::config::{COOLDOWN_DEFAULT, Span, parse_cooldown};
-use crate::election::Event;
+use crate::election::{Event, NotLeading};
 
 #[derive(Serialize)]
 struct ResigningBody<'a> {
@@ -44,7 +44,7 @@ pub(super) async fn resign(
     let about = shared.about();
     let moment = shared.moment(&view);
     let Some(lead) = view.lead.filter(|_| moment.leading().is_some()) else {
-        let why = moment.not_leading().unwrap_or_default();
+        let why = moment.not_leading().map(NotLeading::sentence).unwrap_or_default();
         return Err(Refusal::new(StatusCode::CONFLICT, format!("{} does not lead: {why}", about.identity)));
     };
     let busy = |error: &str| {

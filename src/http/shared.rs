@@ -12,7 +12,7 @@ use super::handover::Places;
 use super::promises::Promises;
 use super::version::{Boot, Version};
 use crate::config::Config;
-use crate::election::{Event, Identity, Instant, Timings, View};
+use crate::election::{Event, Identity, Instant, Part, Timings, View};
 use crate::metrics::Metrics;
 
 /// The driver wakes at least once a second; ten misses in a row are a driver that does not come back.
@@ -44,6 +44,8 @@ pub struct About {
     pub identity: Identity,
     /// `<namespace>/<election>`
     pub election: String,
+    /// Whether it contends, or only looks on.
+    pub part: Part,
     /// The timings.
     pub timings: Timings,
     /// The URLs of `--etcd-endpoints`, as they may be shown to anybody.
@@ -59,6 +61,7 @@ impl About {
         Self {
             identity: config.election.identity.clone(),
             election: format!("{}/{}", config.election.namespace, config.election.name),
+            part: config.part,
             timings: config.timings,
             endpoints: config.etcd.endpoints.iter().map(|url| without_credentials(url)).collect(),
             allow_remote_resign: config.http.allow_remote_resign,

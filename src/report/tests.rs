@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{
     ElectionConfig, EtcdConfig, HttpConfig, LabelOff, LockKeyName, LogConfig, LogFormat, LogLevel, PodLabelConfig,
 };
-use crate::election::{Epoch, PublicState, Reason, Revision, Timings, TimingsRequest, WallTime};
+use crate::election::{Epoch, Part, PublicState, Reason, Revision, Timings, TimingsRequest, WallTime};
 
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
@@ -38,6 +38,8 @@ fn config() -> Config {
         },
         etcd: EtcdConfig { endpoints: vec!["http://a:2379".into(), "http://b:2379".into()], tls: None, auth: None },
         timings: Timings::new(TimingsRequest::default()).expect("the defaults fit each other"),
+        part: Part::Candidate,
+        app_health: None,
         http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
         telemetry: ([127, 0, 0, 1], 0).into(),
         pod_label: PodLabelConfig::Off(LabelOff::Asked),

@@ -195,7 +195,7 @@ fn status_as_json_has_the_same_shape_wherever_it_comes_from() {
             "leader": {"identity": "web-0", "epoch": 0, "term": 48213, "lease_remaining_s": null},
             "since": "2999-01-01T00:00:00Z",
             "told_by": {
-                "kind": "sidecar", "address": format!("http://{}", server.address), "identity": "web-1",
+                "kind": "sidecar", "address": format!("http://{}", server.address), "identity": "web-1", "part": null,
                 "state": "standby", "etcd": "connected", "not_leading": "web-0 holds the lock",
             },
             "notes": [],
@@ -207,6 +207,28 @@ fn status_as_json_has_the_same_shape_wherever_it_comes_from() {
             "candidates_total": 3,
         })
     );
+}
+
+#[test]
+fn without_etcd_nobody_is_called_the_heir() {
+    let mut body: Value = serde_json::from_str(&status_body()).expect("the example is JSON");
+    (body["etcd"], body["name"]) = (json!("unreachable"), json!(""));
+    let server = OneAnswer::http("200 OK", &body.to_string());
+    let Said { out, .. } = say(&["status", "--api", &server.address]);
+    let roles: Vec<&str> = out.lines().skip_while(|line| !line.starts_with("CANDIDATE")).skip(1).collect();
+    assert_eq!(roles.len(), 3, "{out}");
+    assert!(roles.iter().all(|line| line.contains("  unknown  ")), "{out}");
+}
+
+#[test]
+fn who_does_not_want_to_lead_is_not_called_the_heir() {
+    let mut body: Value = serde_json::from_str(&status_body()).expect("the example is JSON");
+    body["not_leading"] = json!("its application is not healthy (--app-health)");
+    body["not_leading_reason"] = json!("app_unhealthy");
+    let server = OneAnswer::http("200 OK", &body.to_string());
+    let Said { out, .. } = say(&["status", "--api", &server.address]);
+    assert!(out.contains("\n          web-1 does not lead: its application is not healthy (--app-health)\n"), "{out}");
+    assert!(out.contains("\nweb-1      left    -\n") && out.contains("\nweb-2      heir    -\n"), "{out}");
 }
 
 #[test]

@@ -8,11 +8,11 @@ use tempfile::TempDir;
 use crate::program::{Said, say, say_with};
 
 /// The flags that have no default, and an identity that does not depend on the machine.
-const MINIMAL: [&str; 7] =
+pub const MINIMAL: [&str; 7] =
     ["run", "--election", "web", "--etcd-endpoints", "http://localhost:2379", "--identity", "web-0"];
 
 /// Every line but the last, which points to the help.
-fn faults(said: &Said) -> Vec<&str> {
+pub fn faults(said: &Said) -> Vec<&str> {
     assert_eq!((said.code, said.out.as_str()), (Some(64), ""), "{}", said.err);
     let mut lines: Vec<&str> = said.err.lines().collect();
     assert_eq!(lines.pop(), Some("See bellwether run --help."), "{}", said.err);
@@ -20,7 +20,7 @@ fn faults(said: &Said) -> Vec<&str> {
 }
 
 /// The one fault that these flags besides the necessary ones have.
-fn fault(more: &[&str]) -> String {
+pub fn fault(more: &[&str]) -> String {
     fault_of(&[&MINIMAL, more].concat())
 }
 

@@ -5,6 +5,7 @@ mod calls;
 mod failures;
 mod harness;
 mod keep_alive;
+mod resume;
 mod snapshot;
 mod tls;
 mod watch;

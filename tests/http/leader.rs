@@ -79,6 +79,7 @@ async fn a_lead_ends_by_the_clock_although_the_view_still_has_it() -> Result<()>
     let status = client.ask("GET", "/status").await?.json();
     assert_eq!((&status["leading"], &status["state"]), (&false.into(), &"jeopardy".into()));
     assert_eq!(status["not_leading"], "it held the lock, but could not renew in time");
+    assert_eq!(status["not_leading_reason"], "jeopardy");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use bellwether::config::{HttpConfig, HttpListen};
 use bellwether::election::{
     CallErrorKind, CandidateRecord, CandidateView, EndpointHealth, EndpointView, Epoch, EtcdContact, Event, Identity,
-    Instant, KnownLeader, Lead, NotLeading, Operation, PublicState, Reading, RecentTerm, Revision, Term, Timings,
+    Instant, KnownLeader, Lead, NotLeading, Operation, Part, PublicState, Reading, RecentTerm, Revision, Term, Timings,
     TimingsRequest, Until, View, WallTime,
 };
 use bellwether::http::{About, Limits, LocalApi, Shared, Telemetry};
@@ -111,6 +111,7 @@ impl Sidecar {
         let about = About {
             identity: Identity::new(ME),
             election: "default/web".into(),
+            part: Part::Candidate,
             timings,
             endpoints: vec!["https://etcd-0:2379".into(), "https://etcd-1:2379".into()],
             allow_remote_resign: options.allow_remote_resign,

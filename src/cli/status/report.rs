@@ -10,6 +10,9 @@ use crate::cli::output::printable;
 use crate::config::Span;
 use crate::election::WallTime;
 
+/// The part of a sidecar that was started with `--never-lead`. It has states, but they say nothing of it.
+const OBSERVER: &str = "observer";
+
 /// An election at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -52,6 +55,8 @@ pub enum ToldBy {
         address: String,
         /// Who it is.
         identity: String,
+        /// `candidate` or `observer`, where it is known.
+        part: Option<String>,
         /// Its state.
         state: String,
         /// Whether etcd answers it.
@@ -89,6 +94,11 @@ pub enum Role {
     Heir,
     /// Waits behind the heir.
     Standby,
+    /// It was registered when etcd was last heard of.
+    Unknown,
+    /// It was registered when the sidecar that tells it last looked, and has left: that very sidecar, which does not
+    /// want to lead.
+    Left,
 }
 
 impl Role {
@@ -97,16 +107,37 @@ impl Role {
             Self::Leader => "leader",
             Self::Heir => "heir",
             Self::Standby => "standby",
+            Self::Unknown => "unknown",
+            Self::Left => "left",
         }
     }
 }
 
+/// Whether the order of candidates is that of etcd now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// It is, as far as is known.
+    Current,
+    /// It is, apart from this candidate, which is not in line any more.
+    Without(&'a str),
+    /// It was, when etcd was last heard of.
+    Past,
+}
+
 /// Gives each candidate of the queue, oldest first, its role: identity and time of registration are given.
-pub fn with_roles(queue: impl IntoIterator<Item = (String, Option<String>)>, leader: Option<&str>) -> Vec<Candidate> {
+pub fn with_roles(
+    queue: impl IntoIterator<Item = (String, Option<String>)>,
+    leader: Option<&str>,
+    line: Line<'_>,
+) -> Vec<Candidate> {
     let mut heir_found = false;
     let role = |identity: &str, heir_found: &mut bool| {
         if leader == Some(identity) {
             Role::Leader
+        } else if line == Line::Past {
+            Role::Unknown
+        } else if line == Line::Without(identity) {
+            Role::Left
         } else if std::mem::replace(heir_found, true) {
             Role::Standby
         } else {
@@ -162,6 +193,9 @@ impl Report {
 
     fn told_by_line(&self) -> String {
         match &self.told_by {
+            ToldBy::Sidecar { address, identity, part: Some(part), etcd, .. } if part == OBSERVER => {
+                format!("observer {} at {address} (etcd {})", printable(identity), printable(etcd))
+            }
             ToldBy::Sidecar { address, identity, state, etcd, .. } => {
                 let [identity, state, etcd] = [identity, state, etcd].map(|text| printable(text));
                 format!("sidecar {identity} at {address} ({}, etcd {etcd})", state.replace('_', " "))
@@ -183,7 +217,9 @@ impl Report {
 
     fn candidates_table(&self, now: WallTime) -> String {
         if self.candidates.is_empty() {
-            return "\nNo candidates are registered.\n".into();
+            // Who leads is watched; the line is read now and then, once in a lease's life at least.
+            let when = if self.leader.is_some() { "were registered when it last looked" } else { "are registered" };
+            return format!("\nNo candidates {when}.\n");
         }
         let mut rows = vec![["CANDIDATE".to_owned(), "ROLE".to_owned(), "REGISTERED".to_owned()]];
         rows.extend(self.candidates.iter().map(|candidate| {
@@ -236,12 +272,13 @@ mod tests {
             told_by: ToldBy::Sidecar {
                 address: "http://127.0.0.1:4040".into(),
                 identity: "web-1".into(),
+                part: Some("candidate".into()),
                 state: "standby".into(),
                 etcd: "connected".into(),
                 not_leading: Some("web-0 holds the lock".into()),
             },
             notes: Vec::new(),
-            candidates: with_roles(queue, Some("web-0")),
+            candidates: with_roles(queue, Some("web-0"), Line::Current),
             candidates_total: 3,
         }
     }
@@ -269,18 +306,41 @@ mod tests {
 
     #[test]
     fn without_a_leader_the_first_in_line_is_the_heir() {
-        let roles: Vec<Role> =
-            with_roles([("a".into(), None), ("b".into(), None)], None).iter().map(|c| c.role).collect();
-        assert_eq!(roles, [Role::Heir, Role::Standby]);
+        assert_eq!(roles(None, Line::Current), [Role::Heir, Role::Standby]);
         let nobody = Report { leader: None, since: None, candidates: Vec::new(), ..report() };
         let table = nobody.table(NOW);
         assert!(table.contains("Leader    none\n") && table.ends_with("\nNo candidates are registered.\n"), "{table}");
+    }
+
+    fn roles(leader: Option<&str>, line: Line<'_>) -> Vec<Role> {
+        let queue = [("a".into(), None), ("b".into(), None)];
+        with_roles(queue, leader, line).iter().map(|candidate| candidate.role).collect()
+    }
+
+    #[test]
+    fn nobody_is_called_the_heir_of_a_line_that_may_have_changed() {
+        assert_eq!(roles(None, Line::Past), [Role::Unknown, Role::Unknown]);
+        assert_eq!(roles(Some("a"), Line::Past), [Role::Leader, Role::Unknown], "a leader knows itself");
+    }
+
+    #[test]
+    fn who_has_left_the_line_is_not_the_heir() {
+        assert_eq!(roles(None, Line::Without("a")), [Role::Left, Role::Heir]);
     }
 
     #[test]
     fn a_list_that_is_cut_says_so() {
         let cut = Report { candidates_total: 40, ..report() };
         assert!(cut.table(NOW).ends_with("and 37 more\n"));
+    }
+
+    #[test]
+    fn an_observer_is_called_one() {
+        let mut told = report();
+        let ToldBy::Sidecar { part, .. } = &mut told.told_by else { unreachable!("it is told by a sidecar") };
+        *part = Some("observer".into());
+        let table = told.table(NOW);
+        assert!(table.contains("Told by   observer web-1 at http://127.0.0.1:4040 (etcd connected)\n"), "{table}");
     }
 
     #[test]

@@ -6,9 +6,10 @@ use anyhow::{Context, ensure};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::report::{Leader, Report, ToldBy, with_roles};
+use super::report::{Leader, Line, Report, ToldBy, with_roles};
 use crate::cli::http_client::ask;
 use crate::config::ApiAddress;
+use crate::election::NotLeading;
 
 /// Asks for `/status`.
 pub async fn look(address: &ApiAddress, timeout: Duration) -> anyhow::Result<Report> {
@@ -36,7 +37,11 @@ struct StatusBody {
     #[serde(default)]
     etcd: String,
     #[serde(default)]
+    part: Option<String>,
+    #[serde(default)]
     not_leading: Option<String>,
+    #[serde(default)]
+    not_leading_reason: Option<String>,
     #[serde(default)]
     candidates: Vec<CandidateBody>,
     #[serde(default)]
@@ -67,7 +72,14 @@ struct EndpointBody {
 
 fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let mut notes = Vec::new();
-    if body.etcd == "unreachable" {
+    // A sidecar reads the line now and then, and knows of itself at once.
+    let gated = [NotLeading::AppStarting, NotLeading::AppUnhealthy].map(|why| why.as_str());
+    let line = match body.not_leading_reason.as_deref() {
+        _ if body.etcd == "unreachable" => Line::Past,
+        Some(why) if gated.contains(&why) => Line::Without(&body.identity),
+        Some(_) | None => Line::Current,
+    };
+    if line == Line::Past {
         notes.push("etcd gives this sidecar no answer it can use: what is told here is what it last heard".into());
     }
     notes.extend(body.endpoints.iter().filter_map(trouble));
@@ -76,15 +88,17 @@ fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let leads = |candidate: &&CandidateBody| Some(&candidate.identity) == leader.as_ref();
     let leading_since = body.candidates.iter().find(leads).and_then(|candidate| candidate.leading_since.clone());
     let queue = body.candidates.into_iter().map(|candidate| (candidate.identity, candidate.registered_at));
+    let candidates = with_roles(queue, leader.as_deref(), line);
     Report {
         election: body.election,
         since: leading_since.or(body.since),
-        candidates: with_roles(queue, leader.as_deref()),
+        candidates,
         candidates_total: body.candidates_total,
         leader: leader.map(|identity| Leader { identity, epoch: body.epoch, term: body.term, lease_remaining_s: None }),
         told_by: ToldBy::Sidecar {
             address: address.to_string(),
             identity: body.identity,
+            part: body.part,
             state: body.state,
             etcd: body.etcd,
             not_leading: body.not_leading,

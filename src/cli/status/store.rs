@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::{Leader, Report, ToldBy, rfc3339, with_roles};
+use super::report::{Leader, Line, Report, ToldBy, rfc3339, with_roles};
 use crate::config::{EtcdConfig, LockConfig};
 use crate::election::{CandidateKey, LockKey};
 use crate::etcd::{ElectionSnapshot, read_election};
@@ -33,7 +33,7 @@ fn report(configured: &LockConfig, snapshot: ElectionSnapshot) -> Report {
     Report {
         election: format!("{}/{}", configured.namespace, configured.name),
         since,
-        candidates: with_roles(queue, leader.as_ref().map(|leader| leader.identity.as_str())),
+        candidates: with_roles(queue, leader.as_ref().map(|leader| leader.identity.as_str()), Line::Current),
         candidates_total,
         leader,
         told_by: ToldBy::Etcd { lock_key: key.to_owned(), revision: revision.0 },
