@@ -41,7 +41,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test, faults)  DURATION=… SEED=… ONLY=… (faults)\n'
 	@printf '           SEEDS=… SEED=… WEATHER=storm|operators|old-revokes|fading|handovers LEAVE_OUT=… CONTROL=… (simulate)\n'
-	@printf '           ARGS=… (demo, test, bench, simulate)\n'
+	@printf '           ARGS=… (demo, test, bench, bench-push, simulate)\n'
 	@printf '\nThe first test builds a kube-apiserver from source, which takes a quarter of an hour; KUBEBUILDER_ASSETS names a folder that\n'
 	@printf "has one. Tests that need none do not wait for it: make test ARGS='--test core', ARGS=--lib. All of it is kept in .cache.\n"
 
@@ -78,6 +78,10 @@ generate: ## Write anew what `make lint` compares: the READMEs of the charts, th
 .PHONY: bench
 bench: build ## Size, memory, handover times of the release binary (ARGS=100: that many trials)
 	@$(WITH) protoc $(ETCD) -- env BELLWETHER_BIN=target/release/bellwether cargo run --quiet --locked --example figures -- $(ARGS)
+
+.PHONY: bench-push
+bench-push: ## How fast news reaches who waits for it, and what a thousand streams cost who polls (ARGS=2000: that many changes)
+	@$(WITH) protoc -- cargo run --quiet --locked --release --example push -- $(ARGS)
 
 .PHONY: build
 build: ## The release binary: target/release/bellwether

@@ -19,6 +19,7 @@ mod names;
 mod parse;
 mod part;
 mod sources;
+mod state_dir;
 
 pub use api::{ApiAddress, ApiFault};
 pub(crate) use app_health::SHELL;
@@ -37,6 +38,7 @@ pub(crate) use names::check_pod_name;
 pub(crate) use parse::parse_lock_and_etcd;
 pub use part::PartFault;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
+pub use state_dir::StateDirFault;
 
 /// Everything `bellwether run` needs to know.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ pub struct Config {
     pub telemetry: SocketAddr,
     /// The pod's label and events.
     pub pod_label: PodLabelConfig,
+    /// `--state-dir`: an absolute path.
+    pub state_dir: Option<PathBuf>,
     /// Logs.
     pub log: LogConfig,
     /// What is allowed but should be known: one sentence each, to be logged at the start.

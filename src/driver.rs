@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::app_health::{self, AppHealthError, AppProbes};
 use crate::clock;
 use crate::config::{Config, Span};
-use crate::election::{Application, Candidate, Effect, Event, Nonce, OpId, Part, Reading, Settings, View};
+use crate::election::{Application, Candidate, Effect, Event, Inheritance, Nonce, OpId, Part, Reading, Settings, View};
 use crate::etcd::{Etcd, EtcdError};
 use crate::http::{
     About, Bound, HttpError, LocalApi, Shared, Telemetry, allow_for_open_streams, cut_writes_that_were_stopped,
@@ -27,6 +27,7 @@ use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals};
+use crate::state_dir::{StateDir, StateDirError};
 
 /// The loop turns at least this often: timers count a clock that stands still while the machine sleeps,
 /// and `/livez` wants to see a turn now and then.
@@ -55,6 +56,9 @@ pub enum DriverError {
     /// The application is not asked for its health any more: a bug.
     #[error(transparent)]
     AppHealth(#[from] AppHealthError),
+    /// The folder for lease and term cannot be had.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
     /// One of the driver's own tasks panicked: a bug.
     #[error("a task of the driver ended: {0}")]
     Task(#[from] JoinError),
@@ -92,6 +96,8 @@ struct Driver {
     listeners: JoinSet<HttpError>,
     /// Answers given out, being waited for.
     settlements: JoinSet<OpId>,
+    /// Where lease and term are kept for the next process.
+    state_dir: Option<StateDir>,
 }
 
 impl Driver {
@@ -101,11 +107,14 @@ impl Driver {
         if let Err(error) = allow_for_open_streams() {
             warn!(%error, "there may be fewer event streams and waiting polls than usual: too few open files are allowed");
         }
+        let mut state_dir = StateDir::of(config).await?;
         let local_api = LocalApi::bind(&config.http).await?;
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
         let pod_label = PodLabel::start(&config.pod_label, &config.election.identity);
-        let candidate = Candidate::new(settings(config, pod_label.is_on())?, clock::now());
+        let inheritance = state_dir.as_mut().map_or(Inheritance::Nothing, StateDir::inherit);
+        let settings = Settings { inheritance, remembers: state_dir.is_some(), ..settings(config, pod_label.is_on())? };
+        let candidate = Candidate::new(settings, clock::now());
         let metrics = Metrics::new(&config.election.name, &config.timings, pod_label.is_on());
         let metrics = Arc::new(metrics.expect("each metric has a name of its own"));
         let (view, published) = watch::channel(Arc::new(candidate.view().clone()));
@@ -132,6 +141,7 @@ impl Driver {
             commands,
             listeners,
             settlements,
+            state_dir,
         })
     }
 
@@ -144,6 +154,9 @@ impl Driver {
             progress = self.turn(clock::now(), occurrence);
         }
         self.pod_label.finish().await;
+        if let Some(state_dir) = self.state_dir {
+            state_dir.finish().await;
+        }
         Ok(())
     }
 
@@ -164,6 +177,7 @@ impl Driver {
             Some(command) = self.commands.recv() => Ok(Occurrence::Event(command)),
             Some(settled) = self.settlements.join_next() => Ok(Occurrence::Event(Event::AnswersSettled { id: settled? })),
             Some(ended) = self.listeners.join_next() => Err(ended?.into()),
+            died = died(&mut self.state_dir) => Err(died.into()),
             () = tokio::time::sleep(patience) => Ok(Occurrence::Tick),
         }
     }
@@ -218,7 +232,16 @@ impl Driver {
                 Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
                     unreachable!("a candidate without work starts none")
                 }
-                Effect::Remember(_) | Effect::Forget => unreachable!("there is nowhere to remember anything"),
+                Effect::Remember(memory) => {
+                    if let Some(state_dir) = &self.state_dir {
+                        state_dir.remember(memory);
+                    }
+                }
+                Effect::Forget => {
+                    if let Some(state_dir) = &self.state_dir {
+                        state_dir.forget();
+                    }
+                }
                 Effect::Tell(notice) => {
                     self.metrics.observe(&notice);
                     self.reporter.report(&notice, now);
@@ -242,6 +265,14 @@ impl Driver {
             Ok(()) => info!("certificates and password are being read again"),
             Err(error) => warn!(%error, "the certificates and password in use stay: the new ones cannot be read"),
         }
+    }
+}
+
+/// Completes only when the task that keeps the state has panicked.
+async fn died(state_dir: &mut Option<StateDir>) -> JoinError {
+    match state_dir {
+        Some(state_dir) => state_dir.died().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,3 +14,4 @@ pub mod metrics;
 pub mod protections;
 pub mod report;
 pub mod signals;
+pub mod state_dir;

@@ -37,6 +37,9 @@ pub struct RunFlags {
     /// What the cluster is shown.
     #[command(flatten)]
     pub kubernetes: KubernetesFlags,
+    /// What outlives it.
+    #[command(flatten)]
+    pub state: StateFlags,
     /// How it logs.
     #[command(flatten)]
     pub log: LogFlags,
@@ -216,6 +219,16 @@ pub struct KubernetesFlags {
     /// The annotation that carries the last term as <epoch>/<term> [default: bellwether.dev/term]
     #[arg(long, value_name = "KEY", env = "BELLWETHER_TERM_ANNOTATION_KEY")]
     pub term_annotation_key: Option<String>,
+}
+
+/// What outlives it.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Restart without a failover")]
+pub struct StateFlags {
+    /// Folder in which lease and term are kept: a sidecar that died and is back before its lease has expired goes on with
+    /// the same term. For one sidecar at a time, on this machine: an emptyDir, or a folder in /run [default: none]
+    #[arg(long, value_name = "DIR", env = "BELLWETHER_STATE_DIR")]
+    pub state_dir: Option<String>,
 }
 
 /// How it logs.

@@ -27,8 +27,8 @@ Exit codes:
   0    stood down in order
   64   the configuration is wrong: every fault is on stderr, one per line
   70   a bug in bellwether: it stopped at once and left the lock to its lease
-  75   the system refused something at the start, such as a listen address that is taken;
-       starting again may help
+  75   the system refused something at the start, such as a listen address that is taken or a
+       --state-dir that another process holds; starting again may help
   130  a second signal came, and it was INT
   143  a second signal came, and it was TERM
 
@@ -88,6 +88,7 @@ fn exit_of(error: &DriverError) -> Exit {
             HttpError::Bind { .. } | HttpError::SocketInUse(_) | HttpError::NotASocket(_) | HttpError::NoAddress,
         )
         | DriverError::Signals(_)
+        | DriverError::StateDir(_)
         | DriverError::NoRandomness => Exit::CannotStart,
     }
 }

@@ -14,6 +14,7 @@ use super::listen::ListenFault;
 use super::names::NameFault;
 use super::part::PartFault;
 use super::sources::Sources;
+use super::state_dir::StateDirFault;
 use crate::election::TimingFault;
 
 /// One fault, and the environment variables that the settings concerned came from.
@@ -250,6 +251,14 @@ pub enum FaultKind {
         /// One that excludes it.
         other: &'static str,
     },
+    /// The folder for lease and term.
+    #[error("--state-dir: {path:?} {fault}")]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: StateDirFault,
+    },
     /// `BELLWETHER_SABOTAGE`, which is for tests.
     #[error("BELLWETHER_SABOTAGE: {value:?} cannot be taken away in this build; {way_out}")]
     Sabotage {
@@ -293,6 +302,7 @@ impl FaultKind {
             | Self::HalfAPair { given: flag, .. }
             | Self::PasswordWithoutUser(flag) => vec![flag],
             Self::NoApiServer { .. } => vec!["--pod-label"],
+            Self::StateDir { .. } => vec!["--state-dir"],
             Self::Kubeconfig { .. } => vec!["--kubeconfig"],
             Self::SameLabelKey { .. } => vec!["--label-key", "--election-label-key"],
             Self::SameLabelValue { .. } => vec!["--label-follower", "--label-leader"],

@@ -15,6 +15,7 @@ use super::listen::{default_http, default_telemetry, parse_http_item, parse_tele
 use super::names::{check_election, check_identity, check_lock_key, check_namespace};
 use super::part::parse_part;
 use super::sources::{Sources, Surroundings};
+use super::state_dir::parse_state_dir;
 use super::{
     Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat,
     LogLevel, PodLabelConfig,
@@ -40,15 +41,18 @@ impl Config {
         let identity = candidate.as_ref().map(|(identity, _)| identity.as_str());
         let pod_label = parse_pod_label(&flags.kubernetes, election, identity, surroundings, &mut faults);
         let log = parse_log(&flags.log, &mut faults);
+        let state_dir = parse_state_dir(&flags.state, &mut faults);
         let all = match (lock, candidate, etcd, timings, listeners, pod_label, log) {
             (Some(lock), Some(candidate), Some(etcd), Some(timings), Some(listeners), Some(pod_label), Some(log)) => {
                 Some((lock, candidate, etcd, timings, listeners, pod_label, log))
             }
             (Some(_) | None, _, _, _, _, _, _) => None,
         };
-        let all = all.zip(part.zip(app_health));
-        let ((lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log), (part, app_health)) =
-            faults.finish(all)?;
+        let all = all.zip(part.zip(app_health)).zip(state_dir.ok());
+        let (
+            ((lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log), (part, app_health)),
+            state_dir,
+        ) = faults.finish(all)?;
         let mut config = Self {
             election: ElectionConfig {
                 name: lock.name,
@@ -64,6 +68,7 @@ impl Config {
             http,
             telemetry,
             pod_label,
+            state_dir,
             log,
             warnings: Vec::new(),
         };

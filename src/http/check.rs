@@ -1,5 +1,5 @@
-//! `/check`: whether a term is the one this candidate leads now. For who has done part of a work under a term and is about
-//! to do the rest.
+//! `/check`: whether a term is the one this candidate leads now. For who has done part of a work under a term and is
+//! about to do the rest.
 
 use std::sync::Arc;
 

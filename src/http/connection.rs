@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,14 +80,28 @@ enum Budget {
     Push { _place: Place },
 }
 
-/// One of a listener's ordinary connections. As many are alive as there are connections.
+/// How many ordinary connections a listener has.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OrdinaryPlace(Arc<()>);
+pub(super) struct Ordinaries(Arc<AtomicUsize>);
 
-impl OrdinaryPlace {
-    /// How many there are beside the one that is asked, from which all others are cloned.
-    fn others(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
+/// One of them, as long as this is not dropped.
+#[derive(Debug)]
+pub(super) struct OrdinaryPlace(Ordinaries);
+
+impl Ordinaries {
+    pub(super) fn take(&self) -> OrdinaryPlace {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OrdinaryPlace(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OrdinaryPlace {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -191,13 +206,13 @@ impl Connection {
     /// The connection goes back to HTTP, where the request it left with is read again. It comes back among the
     /// ordinary connections if there is room; says whether. If there is none it pushes nobody out: it keeps its
     /// place, and must close after its answer.
-    pub(super) fn resume(&self, waited: Waited, ordinary: &OrdinaryPlace) -> bool {
+    pub(super) fn resume(&self, waited: Waited, ordinaries: &Ordinaries) -> bool {
         let mut progress = self.progress();
         progress.phase = Phase::Head { since: timer_now() };
         progress.waited = Some(waited);
-        let has_room = ordinary.others() < self.limits.connections;
+        let has_room = ordinaries.count() < self.limits.connections;
         if has_room {
-            progress.budget = Budget::Ordinary { _place: ordinary.clone() };
+            progress.budget = Budget::Ordinary { _place: ordinaries.take() };
         }
         has_room
     }
@@ -273,10 +288,6 @@ impl AnswerInProgress {
     pub(super) async fn hand_over(&self, handover: Handover) -> Infallible {
         self.connection.progress().handover = Some(handover);
         pending().await
-    }
-
-    pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
     }
 }
 

@@ -1,14 +1,14 @@
 //! Event streams (Server-Sent Events): the newest view first, then each change.
 //!
-//! **Newest only.** There is no queue. An event is composed when the socket takes bytes, not when the view changes: to a
-//! client that does not read, the views it missed are never told, only the one that is newest when it reads again.
+//! **Newest only.** There is no queue. An event is composed when the socket takes bytes, not when the view changes: to
+//! a client that does not read, the views it missed are never told, only the one that is newest when it reads again.
 //!
-//! **No release waits for a stream.** An event that says "I lead" is an answer like a 200, and the same two things have
-//! to hold before the lock is let go of: what was computed from a view that leads has left, and its promise has run out.
-//! Here the order guard → view → clock → promise, that of [`Promises`](super::Promises), is gone through within one call
-//! of [`Events::poll_write`], write included: the socket takes bytes in that call or it does not, and the guard is given
-//! back before the call returns. So a guard is never held while a client makes up its mind, and `settled()` never waits
-//! for one longer than a system call takes. What the call leaves behind is one of three:
+//! **No release waits for a stream.** An event that says "I lead" is an answer like a 200, and the same two things
+//! have to hold before the lock is let go of: what was computed from a view that leads has left, and its promise has
+//! run out. Here the order guard → view → clock → promise, that of [`Promises`](super::Promises), is gone through
+//! within one call of [`Events::poll_write`], write included: the socket takes bytes in that call or it does not, and
+//! the guard is given back before the call returns. So a guard is never held while a client makes up its mind, and
+//! `settled()` never waits for one longer than a system call takes. What the call leaves behind is one of three:
 //! * the socket has the whole event. Its promise is booked, for as long as a 200 of that moment would hold;
 //! * the socket has taken nothing. Nothing was promised; the event is thrown away and composed anew the next time;
 //! * the socket has part of it. That is booked as well. The rest is written by later calls, each of which takes a guard
@@ -18,10 +18,10 @@
 //! Hence what says "I lead" leaves only while that is so, and a release that has waited for the guards of before and
 //! for the promises has waited for the streams.
 //!
-//! **An event holds for no time.** `valid_for_ms` of a 200 counts from the sending of the request. An event has none: it
-//! may lie unread in a client's socket for an hour, and the client cannot know. So it carries 0 and the docs say: events
-//! are news; who wants to act asks `/leader` or `/check`. The promise is booked all the same, as that of `/` is, for those
-//! who act on it at once.
+//! **An event holds for no time.** `valid_for_ms` of a 200 counts from the sending of the request. An event has none:
+//! it may lie unread in a client's socket for an hour, and the client cannot know. So it carries 0 and the docs say:
+//! events are news; who wants to act asks `/leader` or `/check`. The promise is booked all the same, as that of `/`
+//! is, for those who act on it at once.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -45,7 +45,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::answer::{LeaderBody, Leading, Moment};
-use super::connection::{AnswerInProgress, Connection};
+use super::connection::AnswerInProgress;
 use super::handover::Handover;
 use super::local_api::Answer;
 use super::query::is_meant;
@@ -102,8 +102,8 @@ pub(super) async fn events(
     stream(&shared, &answer, &request, Path::Events, Box::new(tell)).await
 }
 
-/// Answers `request` with a stream of what `tell` says of the newest view, at first and whenever the version is another.
-/// Completes only with the answer to HEAD or a refusal; else the stream takes the connection.
+/// Answers `request` with a stream of what `tell` says of the newest view, at first and whenever the version is
+/// another. Completes only with the answer to HEAD or a refusal; else the stream takes the connection.
 pub(super) async fn stream(
     shared: &Arc<Shared>,
     answer: &Arc<AnswerInProgress>,
@@ -123,22 +123,13 @@ pub(super) async fn stream(
     let seen = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let told = seen.filter(|seen| present.is_shown_by(seen)).map(|_| present);
     shared.metrics().count_request(path, StatusCode::OK);
-    let events = Events {
-        shared: Arc::clone(shared),
-        connection: Arc::clone(answer.connection()),
-        tell,
-        told,
-        heartbeat_due: true,
-        begun: false,
-        outgoing: None,
-    };
+    let events = Events { shared: Arc::clone(shared), tell, told, heartbeat_due: true, begun: false, outgoing: None };
     match answer.hand_over(Handover::Events(Box::new(events), place)).await {}
 }
 
 /// A stream: what it has told, and what of that the socket has not taken yet.
 pub(super) struct Events {
     shared: Arc<Shared>,
-    connection: Arc<Connection>,
     tell: Tell,
     /// The version told last.
     told: Option<Version>,
@@ -184,7 +175,7 @@ enum Progress {
 impl Events {
     /// Tells until the client is gone or has stopped reading.
     pub(super) async fn run(mut self, mut io: WatchedStream) -> StreamEnd {
-        let limits = self.connection.limits();
+        let limits = io.connection().limits();
         if let Err(error) = setsockopt(io.socket(), sockopt::SndBuf, &SEND_BUFFER) {
             tracing::debug!(%error, "a stream's client is noticed later when it does not read");
         }
@@ -221,7 +212,7 @@ impl Events {
                 return Poll::Ready(Ok(Progress::Silent));
             };
             let Outgoing { bytes, sent, version, term } = outgoing;
-            self.connection.writes_leading(term.filter(|_| !Protections::STALE_EVENTS.taken_away()));
+            io.connection().writes_leading(term.filter(|_| !Protections::STALE_EVENTS.taken_away()));
             let left = match Pin::new(&mut *io).poll_write(cx, &bytes[sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(left)) => left,
@@ -242,7 +233,7 @@ impl Events {
             }
             self.begun = true;
             if sent + left == bytes.len() {
-                self.connection.writes_leading(None);
+                io.connection().writes_leading(None);
                 (self.told, self.heartbeat_due) = (Some(version), false);
                 return Poll::Ready(Ok(Progress::Wrote));
             }
@@ -303,3 +294,6 @@ fn poll_gone(io: &mut WatchedStream, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! Connections that leave HTTP for a while: waiting polls, which come back, and event streams, which do not.
 //!
 //! Their places are bounded in number and are not those of the ordinary connections, so that a thousand of them never
-//! push out a poll. While away a connection has no buffers of hyper's, no limit on the time of its request, and holds no
-//! [`AnswerGuard`](super::AnswerGuard): a release does not wait for what may take minutes.
+//! push out a poll. While away a connection has no buffers of hyper's, no limit on the time of its request, and holds
+//! no [`AnswerGuard`](super::AnswerGuard): a release does not wait for what may take minutes.
 //!
-//! A poll that has waited is not answered here. Its request is read again, as if it had arrived at this moment: it takes
-//! guard, view and clock anew and has the limits of any other, because it *is* any other.
+//! A poll that has waited is not answered here. Its request is read again, as if it had arrived at this moment: it
+//! takes guard, view and clock anew and has the limits of any other, because it *is* any other.
 
 use std::future::poll_fn;
 use std::io;
@@ -27,10 +27,11 @@ use super::watched::WatchedStream;
 use super::{HEAD_BYTES_MOST, Shared};
 use crate::metrics::{Metrics, Push};
 
-/// Event streams and waiting polls at a time. A pod has a handful of processes with a handful of workers each; a thousand
-/// cost 2 MiB here.
+/// Event streams and waiting polls at a time. A pod has a handful of processes with a handful of workers each; a
+/// thousand cost 2 MiB here.
 pub const PLACES_MOST: usize = 1024;
-/// Open files for all the rest: three listeners' ordinary connections, telemetry, etcd, the API server, and some to spare.
+/// Open files for all the rest: three listeners' ordinary connections, telemetry, etcd, the API server, and some to
+/// spare.
 const FILES_BESIDE: u64 = 512;
 /// However few files the process may open, as many places as a pod needs.
 const PLACES_LEAST: usize = 16;
@@ -87,8 +88,8 @@ fn places_affordable() -> usize {
     places.clamp(PLACES_LEAST, PLACES_MOST)
 }
 
-/// Lets the process open as many files as all places need, where it may: 1,024 are usual for programs that are not asked.
-/// To be called before [`Shared::new`], which counts. More than needed is not taken: children inherit it.
+/// Lets the process open as many files as all places need, where it may: 1,024 are usual for programs that are not
+/// asked. To be called before [`Shared::new`], which counts. More than needed is not taken: children inherit it.
 ///
 /// # Errors
 /// What the system says when it refuses. There are fewer places then.
@@ -167,8 +168,8 @@ impl Wait {
 }
 
 impl WaitOver {
-    /// The request, to be read again before what the client has sent since. It closes the connection after its answer if
-    /// the client said so, or if the connection has no place to come back to.
+    /// The request, to be read again before what the client has sent since. It closes the connection after its answer
+    /// if the client said so, or if the connection has no place to come back to.
     pub(super) fn into_bytes(self, has_room: bool) -> Bytes {
         let connection = if self.keeps_alive && has_room { "" } else { "connection: close\r\n" };
         let mut bytes = format!("{} /leader HTTP/1.1\r\n{connection}\r\n", self.method).into_bytes();

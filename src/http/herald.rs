@@ -1,5 +1,5 @@
-//! Rings the bell when what `/leader` tells changes. One task does it for all who wait: a renewal every few seconds then
-//! wakes one task and not a thousand, and one timer watches `until`.
+//! Rings the bell when what `/leader` tells changes. One task does it for all who wait: a renewal every few seconds
+//! then wakes one task and not a thousand, and one timer watches `until`.
 
 use std::convert::Infallible;
 use std::future::pending;

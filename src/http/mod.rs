@@ -1,5 +1,5 @@
-//! The local API (`/leader`, `/events`, `/check`, `/status`, `/`, `/resign`) and the telemetry (`/livez`, `/readyz`, `/metrics`),
-//! each on its own listeners.
+//! The local API (`/leader`, `/events`, `/check`, `/status`, `/`, `/resign`) and the telemetry (`/livez`, `/readyz`,
+//! `/metrics`), each on its own listeners.
 //!
 //! Every answer is computed when it is asked for, from the view the driver has published and the clock of that
 //! moment. What an answer promises is written down in [`Promises`] before it leaves. Connections are bounded in

@@ -9,6 +9,9 @@
 //! The driver (1) publishes a view that does not lead, then (2) calls [`Promises::settled`]. Guard and call go
 //! through one mutex, so a request either took its guard before the call, and is waited for, or after it, and
 //! then it borrows the published view or a newer one and promises nothing.
+//!
+//! Who is told when something changes takes part in the same way: a poll that waits holds no guard and takes one when
+//! it is answered (`handover.rs`), an event stream takes one for each write and gives it back with it (`events.rs`).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, JoinSet};
 use tower::Service;
 
-use super::connection::{AnswerInProgress, Connection, OrdinaryPlace};
+use super::connection::{AnswerInProgress, Connection, Ordinaries};
 use super::handover::Handover;
 use super::herald::ring_the_news;
 use super::listener::{Listener, Stream};
@@ -141,7 +141,7 @@ impl Server {
     async fn accept_all(self, listener: Listener) -> Infallible {
         let mut tasks = JoinSet::new();
         let mut places: Vec<Place> = Vec::with_capacity(self.limits.connections);
-        let ordinary = OrdinaryPlace::default();
+        let ordinaries = Ordinaries::default();
         let mut warned_at: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -149,9 +149,9 @@ impl Server {
                     Ok((stream, peer)) => {
                         close_longest_silent(&mut places, self.limits.connections);
                         let shared = Arc::clone(&self.shared);
-                        let connection = Connection::new(peer, shared, self.limits, ordinary.clone());
+                        let connection = Connection::new(peer, shared, self.limits, ordinaries.take());
                         let front = self.front(Arc::clone(&connection));
-                        let task = tasks.spawn(serve_connection(stream, front, ordinary.clone()));
+                        let task = tasks.spawn(serve_connection(stream, front, ordinaries.clone()));
                         places.push(Place { connection, task });
                         // Lets every connection that has a request answer it before the next one is taken:
                         // a flood of connections must not push out requests that are here already.
@@ -180,7 +180,7 @@ impl Server {
 }
 
 /// Serves a connection to its end, in HTTP or out of it.
-async fn serve_connection(stream: Stream, front: Arc<Front>, ordinary: OrdinaryPlace) {
+async fn serve_connection(stream: Stream, front: Arc<Front>, ordinaries: Ordinaries) {
     let connection = Arc::clone(&front.connection);
     let mut io = WatchedStream::new(stream, Arc::clone(&connection));
     loop {
@@ -197,7 +197,7 @@ async fn serve_connection(stream: Stream, front: Arc<Front>, ordinary: OrdinaryP
                 connection.handed_over(place);
                 io = left.io;
                 let Some(over) = wait.run(&mut io, left.read).await else { return };
-                let has_room = connection.resume(over.waited, &ordinary);
+                let has_room = connection.resume(over.waited, &ordinaries);
                 io.read_first(over.into_bytes(has_room));
             }
         }
@@ -244,8 +244,8 @@ async fn serve_http(io: WatchedStream, front: Arc<Front>) -> Option<Left> {
     }
 }
 
-/// Closes the ordinary connections whose last request is longest ago, until there are fewer than `limit`; one if `limit`
-/// is 0.
+/// Closes the ordinary connections whose last request is longest ago, until there are fewer than `limit`; one if
+/// `limit` is 0.
 fn close_longest_silent(places: &mut Vec<Place>, limit: usize) {
     loop {
         let silent = |(index, place): (usize, &Place)| place.connection.last_request().map(|at| (at, index));

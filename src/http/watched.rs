@@ -1,4 +1,5 @@
-//! What hyper sees of a connection: its socket and the bodies it sends, both telling the connection what comes and goes.
+//! What hyper sees of a connection: its socket and the bodies it sends, both telling the connection what comes and
+//! goes.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -64,6 +65,10 @@ impl WatchedStream {
     /// These bytes are read before any others.
     pub(super) fn read_first(&mut self, bytes: Bytes) {
         self.read_first = bytes;
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     pub(super) fn socket(&self) -> &Stream {

@@ -43,6 +43,7 @@ fn config() -> Config {
         http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
         telemetry: ([127, 0, 0, 1], 0).into(),
         pod_label: PodLabelConfig::Off(LabelOff::Asked),
+        state_dir: None,
         log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
         warnings: Vec::new(),
     }

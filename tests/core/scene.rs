@@ -318,6 +318,16 @@ impl Scene {
         self.pending.iter().filter(|pending| pending.operation() == operation).count()
     }
 
+    /// What was sent and is not answered, oldest first.
+    pub fn pending(&self) -> &[Pending] {
+        &self.pending
+    }
+
+    /// The one at this place among them.
+    pub fn take_at(&mut self, place: usize) -> Pending {
+        self.pending.remove(place)
+    }
+
     /// Drops every unanswered request on the floor: the network lost them before etcd saw them.
     pub fn lose_all(&mut self) {
         self.pending.clear();

@@ -14,6 +14,7 @@ mod members;
 mod mixed;
 mod network;
 mod operator;
+mod resume;
 mod secured;
 mod stalled_disk;
 mod store;

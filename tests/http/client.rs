@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use bellwether::metrics::Push;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+
+use crate::sidecar::{Sidecar, eventually};
 
 /// Longer than any answer may take; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -106,9 +109,26 @@ impl Client {
         Ok(self.socket.read_buf(&mut self.received).await?)
     }
 
+    /// Sends a poll that waits, and comes back when the sidecar has taken it for one.
+    pub async fn wait(&mut self, sidecar: &Sidecar, method: &str, query: &str) -> Result<()> {
+        let waiting = sidecar.open(Push::Polls);
+        self.send(request(method, &format!("/leader?{query}"), &["Host: localhost"]).as_bytes()).await?;
+        eventually("the poll waits", || sidecar.open(Push::Polls) == waiting + 1).await
+    }
+
     /// Whether anything has arrived that is not part of an answer read so far.
     pub fn has_more(&self) -> bool {
         !self.received.is_empty()
+    }
+
+    /// What has come until nothing comes any more for a while.
+    pub async fn until_quiet(&mut self) -> Result<String> {
+        while let Ok(read) = timeout(Duration::from_millis(300), self.read_more()).await {
+            if read? == 0 {
+                break;
+            }
+        }
+        Ok(String::from_utf8(std::mem::take(&mut self.received))?)
     }
 
     /// Waits until the other side closes, and returns what it sent before.
@@ -132,7 +152,7 @@ pub struct Events {
 /// One event. A comment alone has none of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    pub event: String,
+    pub kind: String,
     pub id: String,
     pub data: String,
 }
@@ -157,6 +177,16 @@ impl Events {
         Ok(Self { client, head, told: String::new() })
     }
 
+    /// The next event that is none of the comments.
+    pub async fn next_event(&mut self) -> Result<Event> {
+        loop {
+            let event = self.next().await?;
+            if event != Event::default() {
+                return Ok(event);
+            }
+        }
+    }
+
     /// The next event, or comment.
     pub async fn next(&mut self) -> Result<Event> {
         timeout(PATIENCE, self.read_next()).await.context("no event in time")?
@@ -174,7 +204,7 @@ impl Events {
         let mut event = Event::default();
         for line in block.lines() {
             match line.split_once(": ") {
-                Some(("event", value)) => value.clone_into(&mut event.event),
+                Some(("event", value)) => value.clone_into(&mut event.kind),
                 Some(("id", value)) => value.clone_into(&mut event.id),
                 Some(("data", value)) => value.clone_into(&mut event.data),
                 _ => ensure!(line.is_empty() || line.starts_with(':'), "not of an event: {line}"),
@@ -186,10 +216,6 @@ impl Events {
     /// Head and what has come so far, as one answer.
     pub fn answer(&self) -> Answer {
         Answer { body: self.told.clone(), ..self.head.clone() }
-    }
-
-    pub fn into_client(self) -> Client {
-        self.client
     }
 }
 

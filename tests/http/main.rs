@@ -5,12 +5,16 @@
     reason = "a test asserts what it is about, and returns the failures of what it only needs"
 )]
 
+mod check;
 mod client;
+mod events;
 mod hostile;
 mod leader;
 mod openapi;
 mod promises;
+mod push;
 mod resign;
 mod sidecar;
 mod sockets;
+mod streams;
 mod telemetry;

@@ -14,7 +14,7 @@ use bellwether::election::{
     TimingsRequest, Until, View, WallTime,
 };
 use bellwether::http::{About, Limits, LocalApi, Shared, Telemetry};
-use bellwether::metrics::Metrics;
+use bellwether::metrics::{Metrics, Push};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,13 +32,20 @@ const BOOT: Duration = Duration::from_secs(1000);
 // Tests run side by side, each with its runtime on its own thread, and so with its own clock.
 thread_local! {
     static PASSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    static STOPPED_NEXT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static STOP: Cell<(u32, Duration)> = const { Cell::new((0, Duration::ZERO)) };
 }
 
 /// The clock of this test.
 pub fn clock() -> Reading {
     let passed = PASSED.get();
-    advance(STOPPED_NEXT.take());
+    match STOP.get() {
+        (0, _) => {}
+        (1, by) => {
+            STOP.take();
+            advance(by);
+        }
+        (readings, by) => STOP.set((readings - 1, by)),
+    }
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).expect("a test's clock stays small");
     let wall = i64::try_from(nanos(passed)).expect("a test's clock stays small");
     Reading {
@@ -53,7 +60,23 @@ pub fn advance(by: Duration) {
 
 /// The process is stopped for this long right after it reads the clock next.
 pub fn stop_after_next_reading(by: Duration) {
-    STOPPED_NEXT.set(by);
+    stop_after_readings(1, by);
+}
+
+/// The process is stopped for this long right after it has read the clock so often.
+pub fn stop_after_readings(readings: u32, by: Duration) {
+    STOP.set((readings, by));
+}
+
+/// Waits until it holds, which something else that runs must make it do.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
+    for _ in 0..1000 {
+        if holds() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    anyhow::bail!("not in time: {what}")
 }
 
 /// What a test may choose.
@@ -136,6 +159,11 @@ impl Sidecar {
         let last = Arc::clone(&self.view.borrow());
         let news = last.news + u64::from(!view.tells_the_same(&last));
         self.view.send_replace(Arc::new(View { version: last.version + 1, news, ..view }));
+    }
+
+    /// How many connections are event streams, or polls that wait.
+    pub fn open(&self, push: Push) -> i64 {
+        self.metrics.open_pushes(push).get()
     }
 
     pub async fn client(&self) -> Result<Client> {

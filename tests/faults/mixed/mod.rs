@@ -14,7 +14,7 @@ mod judge;
 mod lane;
 mod limits;
 mod observers;
-mod random;
+pub mod random;
 mod report;
 mod run;
 mod scene;
