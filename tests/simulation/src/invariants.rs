@@ -15,7 +15,10 @@ use crate::scenario::{Violation, Weather};
 
 mod company;
 #[cfg(test)]
+mod company_tests;
+#[cfg(test)]
 mod tests;
+mod twins;
 
 pub(crate) use company::{
     leader_works_at_rest, nobody_leads_when_all_are_ill, observers_name_the_leader, stops_within_the_stop_time,
@@ -145,7 +148,7 @@ impl Judge {
         for one in &answering {
             let node = &mut nodes[one.node];
             if let Some(since) = self.superseded[one.node] {
-                superseded_ends_by_until(now, *one, since, node)?;
+                twins::superseded_ends_by_until(now, *one, since, node)?;
                 continue;
             } else if self.is_excused(one.term) {
                 self.overlap_ends_with_the_news_and_by_until(now, *one, node)?;
@@ -162,22 +165,6 @@ impl Judge {
         }
         self.answering = answering;
         Ok(())
-    }
-
-    /// Two processes of one candidate are one sidecar to everybody else.
-    fn sidecar(&self, node: usize) -> usize {
-        if self.twin == Some(node) { 0 } else { node }
-    }
-
-    /// Who has written the key of the candidate that has a twin, which of the two processes that is.
-    pub(crate) fn is_written_by(&mut self, now: u64, writer: usize) {
-        let Some(twin) = self.twin else { return };
-        let other = if writer == twin { 0 } else { twin };
-        self.superseded[writer] = None;
-        if self.superseded[other].is_none() {
-            self.superseded[other] = Some(now);
-            self.promises[other] = None;
-        }
     }
 
     fn is_excused(&self, term: Term) -> bool {
@@ -320,14 +307,6 @@ impl Judge {
         Ok(())
     }
 
-    /// Of two processes with one lease each can let go of it under the other, which is what they share a folder for: no
-    /// guard of a revoke tells them apart.
-    fn may_rob_its_twin(&mut self, node: usize, token: Option<Revision>) {
-        if self.twin.is_some() && node == 0 {
-            self.touched.extend(token);
-        }
-    }
-
     /// An operator takes the lock away from whoever holds it, or will in a moment.
     pub(crate) fn operator_touches_lock(&mut self, now: u64) {
         self.operator_until = now + OPERATION_TAKES_MOST;
@@ -367,21 +346,6 @@ impl Judge {
             Some(_) | None => Ok(()),
         }
     }
-}
-
-/// Another process goes on with the lease of this one, which finds out with its next confirm. It cannot before, but none of
-/// its renewals counts from then on: it answers no longer than the last one before had given it.
-fn superseded_ends_by_until(now: u64, one: Answering, since: u64, node: &Node) -> Verdict {
-    let timings = node.timings;
-    let most = node.clock.true_span(timings.lease_ttl() - timings.safety_margin() * 3 / 4);
-    if now <= since + most {
-        return Ok(());
-    }
-    let ago = Duration::from_nanos(now - since);
-    broken(
-        "superseded_ends_by_until",
-        format!("{} leads {}, which another process took over {ago:?} ago", one.node, one.term),
-    )
 }
 
 /// Two applications that both hear 200 both write. It must hold because a candidate answers only before `until`, which

@@ -28,7 +28,7 @@ pub const TRIALS: [Trial; 11] = [
     trial("view-after-effects", Control::ViewAfterEffects, Weather::Storm, 200),
     trial("confirm-beside", Control::ConfirmBeside, Weather::Fading, 200),
     trial("no-work-wait", Control::Candidate(Protections::NO_WORK_WAIT), Weather::Storm, 200),
-    trial("stop-time-kept", Control::StopTimeKept, Weather::Storm, 200),
+    trial("stop-time-kept", Control::StopTimeKept, Weather::Fading, 400),
     trial("no-nonce-check", Control::Candidate(Protections::NO_NONCE_CHECK), Weather::Copies, 200),
 ];
 
