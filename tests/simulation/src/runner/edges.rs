@@ -63,7 +63,7 @@ pub const EDGES: [Edge; 31] = [
     edge(Jeopardy, Standby, Reason::LockDeleted, EVERY, "react_as_holder: the key has expired"),
     edge(Jeopardy, Standby, Reason::LockOverwritten, &[Operators], "react_as_holder: somebody put the key again"),
     edge(Jeopardy, Standby, Reason::StoreReset, ROUGH, "bar: a linearizable revision went back"),
-    edge(Jeopardy, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
+    edge(Jeopardy, StandingDown, Reason::Stopped, &[Storm, Operators, OldRevokes, Handovers], "on_stop"),
     edge(Jeopardy, StandingDown, Reason::WorkFinished, &[], "on_work_finished, in the turn in which until passes"),
     edge(Jeopardy, Standby, Reason::Superseded, &[Copies], "give_way: another process goes on with the lease"),
     edge(StandingDown, StandingDown, Reason::Stopped, &[Storm, Handovers], "on_stop, while it resigns"),
