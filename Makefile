@@ -1,8 +1,8 @@
 # Bellwether. `make` alone tells what there is.
 #
-# Every target fetches what it needs and the machine lacks (protoc, etcd, Kubernetes, Helm, linters) into .cache, without
-# root: see scripts/tools.sh. Needed beforehand: Rust (rustup or a package), make, git; Python for lint; Go for lint, for the
-# tests with a kube-apiserver, and where there is no etcd package.
+# Every target fetches what it needs and the machine lacks (protoc, etcd, Kubernetes, PostgreSQL, Helm, linters) into .cache, without
+# root: see scripts/tools.sh. Needed beforehand: Rust (rustup or a package), make, git; Python for lint and for tests/peers; Go
+# for lint, for the tests with a kube-apiserver and tests/peers, and where there is no etcd package.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -98,6 +98,7 @@ fn serve() -> Result<()> {
             timings: Timings::new(TimingsRequest::default()).map_err(|faults| anyhow::anyhow!("{faults:?}"))?,
             endpoints: vec!["http://localhost:2379".into()],
             allow_remote_resign: false,
+            compat: None,
         };
         let (view, published) = watch::channel(Arc::new(turned(0)));
         let (commands, _resignations) = mpsc::channel(1);

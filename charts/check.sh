@@ -91,6 +91,12 @@ shapes() {
   shape 1.36/bare 'serviceAccountToken:' 1
   shape 1.36/label-off 'serviceAccountToken|kind: Role|kind: ValidatingAdmissionPolicy|-leader$' 0
   shape 1.36/shop 'kind: (ServiceAccount|Role|RoleBinding|Service|ValidatingAdmissionPolicy|ValidatingAdmissionPolicyBinding)$' 8
+  # A mount and its volume; in memory.
+  shape 1.36/bare 'name: bellwether-state$' 2
+  shape 1.36/bare 'emptyDir: \{medium: Memory, sizeLimit: 1Mi\}' 1
+  shape 1.36/label-off 'bellwether-state|STATE_DIR|volumeMounts|volumes:' 0
+  shape 1.36/bare 'NEVER_LEAD|APP_HEALTH' 0
+  shape 1.36/everything 'name: BELLWETHER_APP_HEALTH' 6
   # One container's security context does not run over into another's.
   shape 1.36/everything 'runAsUser: 1001' 1
 }
@@ -145,6 +151,10 @@ messages() {
   refused "$helm" "would restart the sidecar for ever" --set telemetry.host=127.0.0.1
   refused "$helm" "local API both listen on port 4040" --set-json 'containers=[{"name":"a","image":"a","ports":[{"containerPort":4040}]}]'
   refused "$helm" "sidecar.extraEnv sets BELLWETHER_ELECTION" --set 'sidecar.extraEnv[0].name=BELLWETHER_ELECTION'
+  refused "$helm" "appHealth.target is empty, and nobody asks" --set appHealth.interval=1s
+  refused "$helm" "election.neverLead: who never leads has no health that matters" --set election.neverLead=true \
+    --set appHealth.target=tcp://localhost:80
+  refused "$helm" "does not match pattern '^((http|tcp)://.+" --set appHealth.target=https://localhost
   refused "$helm" "containers is empty" --set-json 'containers=[]'
   refused "$helm" "the sidecar's name" --set sidecar.name=poller
   refused "$helm" "both listen on port 8080" --set telemetry.port=8080

@@ -30,6 +30,7 @@ if [[ ${1:-} == --tools ]]; then
   shift
   if runs kubernetes "$@"; then echo 'kubernetes? helm?'; fi
   if runs manifests "$@"; then echo 'kubectl?'; fi
+  if runs peers "$@"; then echo 'fencing?'; fi
   # The library tests are those of the tests' own support, too.
   if runs faults "$@" || runs honesty "$@" || [[ " $* " == *" --lib "* ]]; then echo 'faults?'; fi
   exit

@@ -12,6 +12,8 @@
 #   kubectl     PATH
 #   faults      BELLWETHER_IP, BELLWETHER_NFT, BELLWETHER_STRACE: what faults are made with, and BELLWETHER_ETCD_CURRENT:
 #               etcd-3.6, beside the etcd that the rest is tested against
+#   fencing     PATH: what the examples of docs/fencing.md need: postgres, initdb and psql, etcdctl, curl, and versitygw,
+#               an S3-compatible storage; and BELLWETHER_POSTGRES, the folder with the first three
 #   helm        BELLWETHER_HELM_BIN, and on the PATH: a folder with helm-3 and helm-4
 #   lint        PATH: what `make lint` runs; BELLWETHER_CRDS: schemas of Prometheus' resources
 #
@@ -107,7 +109,10 @@ unpack_debs() {
 
 # libraries_of PACKAGE: the Debian packages of the libraries that it needs, one on a line. Their names carry an ABI number
 # that differs from release to release. The C library is left out: a machine has it, and two of them do not mix.
-libraries_of() {
+libraries_of() { apt_depends "$1" | grep -E '^lib' | grep -vE '^lib(c6|gcc-s1)$' | sort -u; }
+
+# apt_depends PACKAGE: every package that it needs, itself, and what these need, one on a line.
+apt_depends() {
   local found
   command -v apt-cache >/dev/null || return 0
   found=$(apt-cache depends --recurse --important "$1" 2>/dev/null) || found=
@@ -116,7 +121,7 @@ libraries_of() {
     found=$(apt-cache -o Dir::State::lists="$cache/apt/lists" -o Dir::Cache="$cache/apt" \
       depends --recurse --important "$1" 2>/dev/null) || return 0
   fi
-  grep -E '^lib' <<<"$found" | grep -vE '^lib(c6|gcc-s1)$' | sort -u
+  printf '%s\n' "$found"
 }
 
 # wrap_unpacked FOLDER NAME PROGRAM: FOLDER/NAME runs FOLDER/PROGRAM with the libraries unpacked beside it.
@@ -325,6 +330,71 @@ find_faults() {
     found=$(find_etcd_3_6) || return 1
   fi
   printf 'BELLWETHER_ETCD_CURRENT=%s\n' "$found"
+}
+
+# --- what the term is checked at, in docs/fencing.md ----------------------------------------------------------------
+
+readonly postgres_programs=(postgres initdb psql)
+
+# postgres_works FOLDER
+postgres_works() {
+  local program
+  for program in "${postgres_programs[@]}"; do
+    "$1/$program" --version >/dev/null 2>&1 || return 1
+  done
+}
+
+# Without compiling queries (LLVM) and stored Perl: a hundred megabytes.
+fill_postgres() {
+  local folder=$1 server libraries bin program
+  server=$(apt_depends postgresql | grep -oE '^postgresql-[0-9]+$' | head -n 1) || return 1
+  mapfile -t libraries < <(libraries_of "$server" | grep -vE '^lib(llvm|perl|z3)')
+  unpack_debs "$folder" "$server" "${server/-/-client-}" "${libraries[@]}" || return 1
+  bin=usr/lib/postgresql/${server##*-}/bin
+  for program in "${postgres_programs[@]}"; do wrap_unpacked "$folder" "$program" "$bin/$program"; done
+  postgres_works "$folder"
+}
+
+# A folder. Debian keeps the servers of several versions side by side, off the PATH.
+find_postgres() {
+  local found on_path
+  on_path=$(readlink -f "$(type -P postgres)") || on_path=
+  for found in "${BELLWETHER_POSTGRES:-}" "${on_path%/*}" $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
+    if [[ -n $found ]] && postgres_works "$found"; then
+      printf '%s\n' "$found"
+      return
+    fi
+  done
+  found=$(cached "postgres-$(release)" fill_postgres) || {
+    say "scripts/tools.sh: there is no PostgreSQL, and apt-get could not fetch it: install it, or name in" \
+      "BELLWETHER_POSTGRES a folder with postgres, initdb and psql"
+    return 1
+  }
+  printf '%s\n' "$found"
+}
+
+fill_curl() { fill_debian_program "$1" curl curl; }
+
+fill_fencing() {
+  need_go fencing || return 1
+  say "building versitygw and etcdctl from Go modules, once; this takes some minutes"
+  go_build "$1" fencing '' tool && "$1/versitygw" --version >/dev/null && "$1/etcdctl" version >/dev/null
+}
+
+# Folders for the PATH, one a line: PostgreSQL's first.
+find_fencing() {
+  local key found
+  find_postgres || return 1
+  key=$(cat "$root"/scripts/go/fencing/* | sha256sum | cut -c1-12)
+  found=$(cached "fencing-$key" fill_fencing) || return 1
+  printf '%s\n' "$found"
+  if ! type -P curl >/dev/null; then
+    found=$(cached "curl-$(release)" fill_curl) || {
+      say "scripts/tools.sh: there is no curl, and apt-get could not fetch it: install it"
+      return 1
+    }
+    printf '%s\n' "$found"
+  fi
 }
 
 # --- Kubernetes ------------------------------------------------------------------------------------------------------
@@ -539,7 +609,7 @@ find_lint() {
 
 # --- the command line ----------------------------------------------------------------------------------------------
 
-readonly tools='protoc, etcd, etcd-3.6, faults, kubernetes, kubectl, helm, lint'
+readonly tools='protoc, etcd, etcd-3.6, faults, fencing, kubernetes, kubectl, helm, lint'
 
 find_tool() {
   case $1 in
@@ -547,6 +617,7 @@ find_tool() {
     etcd) find_etcd ;;
     etcd-3.6) find_etcd_3_6 ;;
     faults) find_faults ;;
+    fencing) find_fencing ;;
     kubernetes) find_kubernetes ;;
     kubectl) find_kubectl ;;
     helm) find_helm ;;
@@ -564,6 +635,9 @@ provide() {
     etcd | etcd-3.6) export BELLWETHER_ETCD=$found ;;
     faults)
       while read -r line; do export "${line?}"; done <<<"$found"
+      ;;
+    fencing)
+      export BELLWETHER_POSTGRES=${found%%$'\n'*} PATH=${found//$'\n'/:}:$PATH
       ;;
     kubernetes)
       current=$(find_etcd_for "$found") || return 1

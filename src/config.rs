@@ -8,6 +8,7 @@ use crate::election::{Epoch, Identity, Part, Timings};
 
 mod api;
 mod app_health;
+mod compat;
 mod credentials;
 mod duration;
 mod endpoints;
@@ -24,6 +25,7 @@ mod state_dir;
 pub use api::{ApiAddress, ApiFault};
 pub(crate) use app_health::SHELL;
 pub use app_health::{AppHealthConfig, AppHealthFault, HostPort, Target, TargetFault, Thresholds};
+pub use compat::{Compat, CompatFault};
 pub use credentials::{FileFault, read_password};
 pub(crate) use credentials::{read_certificates, read_key};
 pub use duration::{COOLDOWN_DEFAULT, DurationFault, Span, parse_cooldown, parse_duration};
@@ -57,6 +59,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where `/livez`, `/readyz` and `/metrics` listen.
     pub telemetry: SocketAddr,
+    /// `--compat`: the sidecar whose place this one takes.
+    pub compat: Option<Compat>,
     /// The pod's label and events.
     pub pod_label: PodLabelConfig,
     /// `--state-dir`: an absolute path.

@@ -360,8 +360,10 @@ const fn leads_to(reason: Reason) -> &'static [PublicState] {
         | Reason::LockOverwritten
         | Reason::StoreReset
         | Reason::SeveralClusters => &[PublicState::Standby],
-        Reason::Resigned => &[PublicState::StandingDown, PublicState::Standby],
-        Reason::WorkFailed | Reason::AppUnhealthy | Reason::WorkFinished => &[PublicState::StandingDown],
+        Reason::Resigned | Reason::WorkFailed | Reason::AppUnhealthy => {
+            &[PublicState::StandingDown, PublicState::Standby]
+        }
+        Reason::WorkFinished => &[PublicState::StandingDown],
         Reason::Stopped => &[PublicState::StandingDown, PublicState::Stopped],
     }
 }

@@ -104,3 +104,18 @@ impl Protections {
         TAKEN.set(which.map_or(0, |protection| protection.code));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Protections;
+
+    #[test]
+    fn every_protection_has_a_code_and_a_name_of_its_own() {
+        let codes: BTreeSet<u8> = Protections::ALL.iter().map(|protection| protection.code).collect();
+        let names: BTreeSet<&str> = Protections::ALL.iter().map(|protection| protection.name).collect();
+        assert_eq!((codes.len(), names.len()), (Protections::ALL.len(), Protections::ALL.len()));
+        assert!(!codes.contains(&0), "0 says that nothing is taken away");
+    }
+}

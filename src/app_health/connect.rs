@@ -1,7 +1,7 @@
 //! Connecting to the application, in a way that tells "nobody listens" from everything else.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use tokio::net::{TcpStream, UnixStream};
@@ -40,8 +40,8 @@ impl Names {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = Some(error),
-                // `localhost` has an IPv6 address also where the machine has none.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                // `localhost` has an IPv6 address also where the machine has none: nobody can listen there.
+                Err(error) if address.ip() == Ipv6Addr::LOCALHOST && is_missing(&error) => {}
                 Err(error) => failed = Some(error),
             }
         }
@@ -51,6 +51,11 @@ impl Names {
             (None, None) => Failure::Unwell(format!("{host} has no address")),
         })
     }
+}
+
+/// Of an address: that the machine does not have it.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::NetworkUnreachable)
 }
 
 /// A connection to a unix socket.

@@ -165,7 +165,7 @@ mod tests {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("pid");
         let mut commands = Commands::default();
-        let command = format!("sleep 3600 & echo $! > {}", file.display());
+        let command = format!("sleep 60 & echo $! > {}", file.display());
         assert_eq!(commands.run(&command).await, Ok(()));
         is_dead(written(&file).await).await;
     }
@@ -177,7 +177,7 @@ mod tests {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("pid");
         let mut commands = Commands::default();
-        let command = format!("sleep 3600 & echo $! > {}", file.display());
+        let command = format!("sleep 60 & echo $! > {}", file.display());
         assert_eq!(commands.run(&command).await, Ok(()));
         let orphan = written(&file).await;
         assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "it is not even a zombie");
@@ -189,7 +189,7 @@ mod tests {
         let files = ["child", "itself"].map(|name| folder.path().join(name));
         let [child, itself] = files.each_ref().map(|file| file.display());
         let mut commands = Commands::default();
-        let command = format!("trap '' TERM; sleep 3600 & echo $! > {child}; echo $$ > {itself}; wait");
+        let command = format!("trap '' TERM; sleep 60 & echo $! > {child}; echo $$ > {itself}; wait");
         let pids = tokio::select! {
             ended = commands.run(&command) => panic!("{ended:?}"),
             pids = async { [written(&files[0]).await, written(&files[1]).await] } => pids,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::answer::Failure;
 use super::prober::Prober;
-use super::{AppProbes, Report};
+use super::{AppHealthError, AppProbes, Report};
 use crate::config::{AppHealthConfig, HostPort, Target, Thresholds};
 use crate::election::AppHealth;
 
@@ -212,6 +212,15 @@ async fn who_is_gone_already_is_told_at_once_also_in_the_midst_of_a_slow_probe()
     probes.stopping();
     let told = timeout(PATIENCE / 4, probes.next_report()).await.expect("the probe on its way is given up");
     assert_eq!(told.expect("the task lives"), Report::Gone);
+}
+
+#[tokio::test]
+async fn the_end_of_its_task_is_an_error() {
+    let mut app = App::new();
+    let AppProbes::On(running) = &mut app.probes else { unreachable!("it has a target") };
+    running.tasks.abort_all();
+    let ended = timeout(PATIENCE, app.probes.next_report()).await.expect("it is told");
+    assert!(matches!(ended, Err(AppHealthError::TaskDied(_))), "{ended:?}");
 }
 
 #[tokio::test]

@@ -7,8 +7,10 @@
 use clap::Args;
 
 mod application;
+mod compat;
 
 pub use application::{AppHealthFlags, PartFlags};
+pub use compat::CompatFlags;
 
 /// All flags of `bellwether run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,6 +36,9 @@ pub struct RunFlags {
     /// Where it listens.
     #[command(flatten)]
     pub http: HttpFlags,
+    /// In place of another sidecar.
+    #[command(flatten)]
+    pub compat: CompatFlags,
     /// What the cluster is shown.
     #[command(flatten)]
     pub kubernetes: KubernetesFlags,

@@ -19,7 +19,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use exit::Exit;
 
-use crate::config::{ConfigFault, PASSWORD_VARIABLE, Sources};
+use crate::config::{ConfigFault, PASSWORD_VARIABLE, Sources, variable};
 use crate::http::leave_continue_to_the_serving_thread;
 use flags::RunFlags;
 use output::complain;
@@ -63,7 +63,7 @@ enum Command {
 /// Does what the arguments say.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let matches = match command().try_get_matches_from(arguments) {
+    let matches = match command().try_get_matches_from(with_subcommand(arguments.into_iter().collect())) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
@@ -79,6 +79,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Probe(flags) => ("probe", in_runtime(probe::run(&flags, &sources))),
     };
     outcome.unwrap_or_else(|faults| refuse(name, &faults))
+}
+
+/// The images of the sidecars that `--compat` stands in for have no subcommands: what a pod gives them as `args` begins
+/// with a flag, and means `run`.
+fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let asks = |argument: &OsString| {
+        let text = argument.to_string_lossy();
+        text == "--compat" || text.starts_with("--compat=")
+    };
+    let asked = std::env::var_os(variable("--compat")).is_some_and(|value| !value.is_empty());
+    let begins_with_flag = arguments
+        .get(1)
+        .is_some_and(|first| first.to_string_lossy().starts_with("--") && first != "--help" && first != "--version");
+    if begins_with_flag && (asked || arguments.iter().any(asks)) {
+        arguments.insert(1, "run".into());
+    }
+    arguments
 }
 
 /// The command line without what the environment of the moment would add to its help.
@@ -146,7 +163,7 @@ fn in_runtime(outcome: impl Future<Output = Result<Exit, Vec<ConfigFault>>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Span, variable};
+    use crate::config::Span;
     use crate::election::{Timings, TimingsRequest};
 
     #[test]

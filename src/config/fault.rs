@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::api::ApiFault;
 use super::app_health::AppHealthFault;
+use super::compat::CompatFault;
 use super::credentials::FileFault;
 use super::duration::DurationFault;
 use super::endpoints::EndpointFault;
@@ -79,6 +80,9 @@ pub enum FaultKind {
     /// Not a number.
     #[error("--epoch: {0:?} is not a whole number from 0 to {max}; write for example 1", max = u64::MAX)]
     Epoch(String),
+    /// The flags of another sidecar.
+    #[error(transparent)]
+    Compat(CompatFault),
     /// A relation between timings.
     #[error(transparent)]
     Timing(TimingFault),
@@ -280,6 +284,7 @@ impl FaultKind {
     #[must_use]
     pub fn flags(&self) -> Vec<&'static str> {
         match self {
+            Self::Compat(fault) => fault.flags(),
             Self::Timing(fault) => timing_flags(fault),
             Self::AppHealth(fault) => fault.flags(),
             Self::Part(fault) => fault.flags(),

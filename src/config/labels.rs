@@ -243,6 +243,7 @@ mod tests {
             namespace_file: "/nonexistent/namespace".into(),
             token_file: "/nonexistent/token".into(),
             in_cluster: false,
+            elector: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::app_health::parse_app_health;
+use super::compat::Adopted;
 use super::credentials::{parse_auth, parse_tls};
 use super::duration::Span;
 use super::endpoints::{Endpoints, parse_endpoints};
@@ -29,7 +30,12 @@ impl Config {
     /// # Errors
     /// Every fault there is, never only the first.
     pub fn parse(flags: &RunFlags, sources: &Sources, surroundings: &Surroundings) -> Result<Self, Vec<ConfigFault>> {
-        let mut faults = Faults::new(sources);
+        let Adopted { flags, sources, compat, faults: found, warnings: told } =
+            Adopted::of(flags, sources, surroundings);
+        let mut faults = Faults::new(&sources);
+        for fault in found {
+            faults.push(fault);
+        }
         let lock = parse_lock(&flags.lock, surroundings, &mut faults);
         let candidate = parse_candidate(&flags.candidate, surroundings, &mut faults);
         let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);
@@ -67,12 +73,13 @@ impl Config {
             app_health,
             http,
             telemetry,
+            compat,
             pod_label,
             state_dir,
             log,
-            warnings: Vec::new(),
+            warnings: told,
         };
-        config.warnings = warnings(&config);
+        config.warnings.extend(warnings(&config));
         Ok(config)
     }
 }
@@ -322,6 +329,7 @@ mod tests {
             namespace_file: "/nonexistent/namespace".into(),
             token_file: "/nonexistent/token".into(),
             in_cluster: false,
+            elector: Vec::new(),
         }
     }
 

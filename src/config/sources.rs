@@ -1,8 +1,10 @@
 //! Where settings came from: the command line or the environment.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use super::compat::NAIS_VARIABLES;
 
 /// What every environment variable of Bellwether starts with.
 pub const VARIABLE_PREFIX: &str = "BELLWETHER_";
@@ -21,26 +23,31 @@ pub fn variable(flag: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
-/// Which flags were set by their environment variable.
+/// Which flags were set by the environment, each with the variable that did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(BTreeSet<String>);
+pub struct Sources(BTreeMap<String, String>);
 
 impl Sources {
     /// From the flags (`--lease-ttl`) that the environment set.
     pub fn new(flags: impl IntoIterator<Item = String>) -> Self {
-        Self(flags.into_iter().collect())
+        Self(flags.into_iter().map(|flag| (flag.clone(), variable(&flag))).collect())
+    }
+
+    /// One more flag that the environment set, by a variable of another name.
+    pub(super) fn add(&mut self, flag: &str, variable: &str) {
+        self.0.insert(flag.to_owned(), variable.to_owned());
     }
 
     /// The variable that set this flag, if one did.
     #[must_use]
     pub fn variable_of(&self, flag: &str) -> Option<String> {
-        self.0.contains(flag).then(|| variable(flag))
+        self.0.get(flag).cloned()
     }
 
     /// The value, unless it is an empty environment variable, which counts as not set.
     #[must_use]
     pub fn value<'a>(&self, flag: &str, given: Option<&'a String>) -> Option<&'a str> {
-        given.map(String::as_str).filter(|text| !(text.is_empty() && self.0.contains(flag)))
+        given.map(String::as_str).filter(|text| !(text.is_empty() && self.0.contains_key(flag)))
     }
 
     /// The values of a flag that can be repeated; an empty environment variable counts as none.
@@ -63,6 +70,8 @@ pub struct Surroundings {
     pub token_file: PathBuf,
     /// Whether this is a container in Kubernetes.
     pub in_cluster: bool,
+    /// The variables by which nais' elector is configured, as far as they are set: `ELECTOR_HTTP` and its like.
+    pub elector: Vec<(&'static str, String)>,
 }
 
 impl Surroundings {
@@ -74,9 +83,18 @@ impl Surroundings {
             host_name: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
             namespace_file: Path::new(NAMESPACE_FILE).to_owned(),
             token_file: Path::new(TOKEN_FILE).to_owned(),
+            elector: set_variables(NAIS_VARIABLES.map(|(variable, _)| variable)),
             in_cluster: std::env::var_os(API_SERVER_VARIABLE).is_some_and(|host| !host.is_empty()),
         }
     }
+}
+
+/// Those that are set, and not to nothing. What is not text cannot be one of the values they take.
+fn set_variables(names: impl IntoIterator<Item = &'static str>) -> Vec<(&'static str, String)> {
+    names
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
+        .collect()
 }
 
 #[cfg(test)]

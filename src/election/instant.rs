@@ -144,6 +144,17 @@ impl Until {
         now.wall_lead() - self.wall_lead > i128::from(nanos_of(self.wall_tolerance))
     }
 
+    /// The instant at which it has passed for who did not stop with this machine: earlier by what the wall clock has run
+    /// ahead, if that is more than the margin.
+    #[must_use]
+    pub fn in_spite_of_jumps(&self, now: Reading) -> Instant {
+        if !self.clock_jumped(now) {
+            return self.boot;
+        }
+        let ahead = u64::try_from(now.wall_lead() - self.wall_lead).unwrap_or(u64::MAX);
+        self.boot.before(Duration::from_nanos(ahead))
+    }
+
     /// The time left, zero once passed.
     #[must_use]
     pub fn remaining(&self, now: Reading) -> Duration {

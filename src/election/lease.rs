@@ -9,6 +9,7 @@ use crate::protections::Protections;
 
 /// What there is of a lease.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is held nearly all of the time")]
 pub(super) enum LeaseState {
     /// None: the next turn asks for one.
     None,

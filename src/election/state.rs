@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::ids::{OpId, Term};
 use super::instant::Instant;
+use super::notice::Reason;
 use super::view::PublicState;
 
 /// Where the candidate is.
@@ -45,7 +46,7 @@ pub(super) enum Goal {
     /// The process ends.
     Stop,
     /// Back in line, at its end, not to claim for the cool-down.
-    StandBy { cooldown: Duration },
+    StandBy { cooldown: Duration, reason: Reason },
 }
 
 /// How far standing down has come.
@@ -178,7 +179,7 @@ mod tests {
     use crate::election::ids::{Epoch, Revision};
 
     const TERM: Term = Term { epoch: Epoch(0), token: Revision(7) };
-    const STAND_BY: Goal = Goal::StandBy { cooldown: Duration::from_secs(30) };
+    const STAND_BY: Goal = Goal::StandBy { cooldown: Duration::from_secs(30), reason: Reason::Resigned };
 
     fn settling() -> Step {
         Step::Settling { awaited: Awaited::NOTHING, deadline: Instant::from_nanos(9) }

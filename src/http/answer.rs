@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::shared::About;
 use super::version::{Boot, Version};
+use crate::config::Compat;
 use crate::election::{
     CandidateView, EndpointHealth, EndpointView, Instant, KnownLeader, NotLeading, Part, PublicState, Reading,
     RecentTerm, Term, Timings, View, WallTime,
@@ -114,11 +115,15 @@ fn ago(now: Reading, by: Duration) -> WallTime {
 #[derive(Debug, Serialize)]
 pub(super) struct NameBody<'a> {
     name: &'a str,
+    /// Only in the place of nais' elector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_update: Option<String>,
 }
 
 impl<'a> NameBody<'a> {
     pub(super) fn of(moment: &Moment<'a>) -> Self {
-        Self { name: moment.leader().map_or("", |leader| leader.identity.as_str()) }
+        let last_update = (moment.about.compat == Some(Compat::Nais)).then(|| seconds(moment.since()));
+        Self { name: moment.leader().map_or("", |leader| leader.identity.as_str()), last_update }
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn events(
         let leading = moment.leading().filter(|_| to_me);
         Told::json(Some("leader"), &LeaderBody::of(moment, to_me).into_news(), leading)
     };
-    stream(&shared, &answer, &request, Path::Events, Box::new(tell)).await
+    stream(&shared, &answer, &request, Path::Events, HEARTBEAT, Box::new(tell)).await
 }
 
 /// Answers `request` with a stream of what `tell` says of the newest view, at first and whenever the version is
@@ -109,6 +109,7 @@ pub(super) async fn stream(
     answer: &Arc<AnswerInProgress>,
     request: &Parts,
     path: Path,
+    heartbeat: &'static [u8],
     tell: Tell,
 ) -> Response<Body> {
     if request.method == Method::HEAD {
@@ -123,7 +124,8 @@ pub(super) async fn stream(
     let seen = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let told = seen.filter(|seen| present.is_shown_by(seen)).map(|_| present);
     shared.metrics().count_request(path, StatusCode::OK);
-    let events = Events { shared: Arc::clone(shared), tell, told, heartbeat_due: true, begun: false, outgoing: None };
+    let events =
+        Events { shared: Arc::clone(shared), tell, told, heartbeat, heartbeat_due: true, begun: false, outgoing: None };
     match answer.hand_over(Handover::Events(Box::new(events), place)).await {}
 }
 
@@ -133,6 +135,7 @@ pub(super) struct Events {
     tell: Tell,
     /// The version told last.
     told: Option<Version>,
+    heartbeat: &'static [u8],
     /// Whether something is to be said even if nothing is new. So it is at first: the client shall have the head.
     heartbeat_due: bool,
     /// Whether the head has begun to leave.
@@ -250,7 +253,7 @@ impl Events {
         }
         let mut bytes = if self.begun { Vec::new() } else { head(moment) };
         if !is_news {
-            bytes.extend_from_slice(HEARTBEAT);
+            bytes.extend_from_slice(self.heartbeat);
             return Some(Outgoing { bytes, sent: 0, version, term: None });
         }
         let told = (self.tell)(moment);

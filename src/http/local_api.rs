@@ -12,6 +12,7 @@ use axum::{Extension, Router};
 use super::Shared;
 use super::answer::{Leading, Moment, NameBody, StatusBody};
 use super::check::check;
+use super::compat;
 use super::connection::AnswerInProgress;
 use super::events::events;
 use super::leader::leader;
@@ -26,19 +27,22 @@ const EPOCH: HeaderName = HeaderName::from_static("bellwether-epoch");
 pub(super) type Answer = Extension<Arc<AnswerInProgress>>;
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let ours = Router::new()
         .route("/", get(name))
         .route("/leader", get(leader))
         .route("/events", get(events))
         .route("/check", get(check))
         .route("/status", get(status))
         .route("/resign", post(resign))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(shared)
+        .method_not_allowed_fallback(wrong_method);
+    let all = match shared.about().compat {
+        Some(compat) => compat::add_routes(ours, compat),
+        None => ours.fallback(unknown_path),
+    };
+    all.with_state(shared)
 }
 
-async fn name(State(shared): State<Arc<Shared>>, Extension(answer): Answer) -> Response<Body> {
+pub(super) async fn name(State(shared): State<Arc<Shared>>, Extension(answer): Answer) -> Response<Body> {
     let view = shared.view();
     let moment = shared.moment(&view);
     commit(&answer, moment.leading_by_name());

@@ -7,6 +7,7 @@
 
 mod answer;
 mod check;
+mod compat;
 mod connection;
 mod events;
 mod handover;

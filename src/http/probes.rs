@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Shared;
 use super::local_api::{unknown_path, wrong_method};
 use super::refusal::{Refusal, json};
+use crate::config::Compat;
 
 #[derive(Serialize)]
 struct ProbeBody {
@@ -20,13 +21,13 @@ struct ProbeBody {
 }
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(shared)
+    let ours = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
+    let all = match shared.about().compat {
+        // What its startup probe asks for.
+        Some(Compat::Nais) => ours.route("/healthz", get(livez)),
+        Some(Compat::LeaderElector | Compat::Instana) | None => ours,
+    };
+    all.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(shared)
 }
 
 /// 503 only when the driver is stuck: a restart is the one thing that helps then, and it helps nothing else.

@@ -11,7 +11,7 @@ use super::answer::Moment;
 use super::handover::Places;
 use super::promises::Promises;
 use super::version::{Boot, Version};
-use crate::config::Config;
+use crate::config::{Compat, Config};
 use crate::election::{Event, Identity, Instant, Part, Timings, View};
 use crate::metrics::Metrics;
 
@@ -52,6 +52,8 @@ pub struct About {
     pub endpoints: Vec<String>,
     /// `--allow-remote-resign`
     pub allow_remote_resign: bool,
+    /// `--compat`
+    pub compat: Option<Compat>,
 }
 
 impl About {
@@ -65,6 +67,7 @@ impl About {
             timings: config.timings,
             endpoints: config.etcd.endpoints.iter().map(|url| without_credentials(url)).collect(),
             allow_remote_resign: config.http.allow_remote_resign,
+            compat: config.compat,
         }
     }
 }

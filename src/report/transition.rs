@@ -99,16 +99,16 @@ const fn why_given_up(reason: Reason) -> &'static str {
 const fn next_of_standby(from: PublicState, reason: Reason) -> &'static str {
     const STAYS_AWAY: &str = "stays away from the lock for a while, unless nobody else takes it";
     match (from, reason) {
-        (_, Reason::Resigned) | (PublicState::Leading, Reason::LockDeleted | Reason::LockOverwritten) => STAYS_AWAY,
+        (_, Reason::Resigned | Reason::WorkFailed)
+        | (PublicState::Leading, Reason::LockDeleted | Reason::LockOverwritten) => STAYS_AWAY,
         (_, Reason::StoreReset | Reason::SeveralClusters) => "does not claim the lock until this is mended",
+        (_, Reason::AppUnhealthy) => "not in line until its application is healthy",
         (_, Reason::LooksOn) => "looks on and does not claim the lock",
         (_, Reason::Superseded) => "registers anew when that process is gone",
         (
             _,
             Reason::Registered
             | Reason::Inherited
-            | Reason::AppUnhealthy
-            | Reason::WorkFailed
             | Reason::WorkFinished
             | Reason::Claimed
             | Reason::Adopted

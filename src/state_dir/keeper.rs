@@ -1,13 +1,17 @@
-//! Keeps the state file as new as the disk lets it, without anybody waiting for the disk.
+//! Keeps the state file as new as the disk lets it. Nobody waits for what is written; what is removed is waited for.
 //!
-//! The mailbox holds the newest order only: what has been overtaken need not be written. An older file is always safe.
+//! The mailbox holds the newest order only: what has been overtaken need not be written. An older file is safe as long as
+//! its term is held: so it is removed before the lock is let go of, by who lets go of it. Should the disk stall then, the
+//! sidecar stalls with it, as one that does not lead any more.
+//!
+//! Else an older file is always safe.
 //! It is believed no further than to try: the next life leads only when a renewal of that lease is confirmed and the
 //! lock key is of that term, hangs on that lease, and the candidate key has this process's nonce. An older `sent` makes
 //! the next life give up sooner, an older term or lease is found to be gone. A *newer* file than the truth cannot be:
 //! what is remembered has been confirmed before.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,41 +25,74 @@ use super::record::Legacy;
 /// a disk that stalls must not keep a process that has let go of everything.
 const FINISH_WITHIN: Duration = Duration::from_millis(200);
 
-/// What the file is to be.
+/// What the file is to say, unless it was to be forgotten meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Order {
-    /// As it is: the first word in the mailbox.
-    Leave,
-    /// This.
-    Write(Legacy),
-    /// Gone.
-    Remove,
+struct Order {
+    legacy: Legacy,
+    /// How often it had been forgotten.
+    forgotten: u64,
 }
 
 /// The task that writes. Dropping this ends it.
 #[derive(Debug)]
 pub struct Keeper {
-    orders: watch::Sender<Order>,
+    file: Arc<StateFile>,
+    /// Empty before the first.
+    orders: watch::Sender<Option<Order>>,
     task: JoinSet<()>,
+}
+
+/// The file, and how often it was forgotten: what was ordered before the last time is not written any more. Whoever
+/// changes the file holds the count.
+#[derive(Debug)]
+struct StateFile {
+    folder: Arc<Folder>,
+    forgotten: Mutex<u64>,
+}
+
+impl StateFile {
+    fn carry_out(&self, order: &Order) -> io::Result<()> {
+        let now = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.forgotten == *now { self.folder.write(&order.legacy.to_bytes()) } else { Ok(()) }
+    }
+
+    fn forgotten(&self) -> u64 {
+        *self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        *forgotten += 1;
+        self.folder.remove()
+    }
 }
 
 impl Keeper {
     /// Starts the task.
     pub fn start(folder: Arc<Folder>) -> Self {
-        let (orders, inbox) = watch::channel(Order::Leave);
+        let file = Arc::new(StateFile { folder, forgotten: Mutex::new(0) });
+        let (orders, inbox) = watch::channel(None);
         let mut task = JoinSet::new();
-        task.spawn(keep(folder, inbox));
-        Self { orders, task }
+        task.spawn(keep(Arc::clone(&file), inbox));
+        Self { file, orders, task }
     }
 
     /// Has the file say this, in place of everything that is not written yet.
     pub fn write(&self, legacy: Legacy) {
-        self.orders.send_replace(Order::Write(legacy));
+        self.orders.send_replace(Some(Order { legacy, forgotten: self.file.forgotten() }));
     }
 
-    /// Has the file removed.
-    pub fn remove(&self) {
-        self.orders.send_replace(Order::Remove);
+    /// Removes the file, and with it what is still to be written. When this returns it is gone, or the log says that it
+    /// cannot be removed.
+    pub fn forget(&self) {
+        if let Err(error) = self.file.forget() {
+            warn!(
+                state_dir = %self.file.folder.path().display(),
+                %error,
+                "what the state folder says of a lock that is being let go of cannot be removed; a process that is \
+                 started on it before the lease has expired may go on with that lock"
+            );
+        }
     }
 
     /// Completes only when the task panics: a bug. Cancel-safe.
@@ -71,7 +108,7 @@ impl Keeper {
 
     /// Waits until the last order has been carried out, or for a moment.
     pub async fn finish(self) {
-        let Self { orders, mut task } = self;
+        let Self { orders, mut task, .. } = self;
         drop(orders);
         if tokio::time::timeout(FINISH_WITHIN, task.join_next()).await.is_err() {
             debug!("the state file stays as it is: its disk does not answer");
@@ -80,22 +117,14 @@ impl Keeper {
 }
 
 /// The task. A closed mailbox is looked into once more, so that the last order is carried out.
-async fn keep(folder: Arc<Folder>, mut inbox: watch::Receiver<Order>) {
+async fn keep(file: Arc<StateFile>, mut inbox: watch::Receiver<Option<Order>>) {
     let mut complaint = Complaint::default();
     while inbox.changed().await.is_ok() {
-        let order = inbox.borrow_and_update().clone();
-        let there = Arc::clone(&folder);
+        let Some(order) = inbox.borrow_and_update().clone() else { continue };
+        let there = Arc::clone(&file);
         // In a thread of its own: a disk that stalls stalls whoever calls it.
-        let done = tokio::task::spawn_blocking(move || carry_out(&there, &order)).await;
-        complaint.take(&folder, done.expect("writing a file does not panic, and nobody aborts it"));
-    }
-}
-
-fn carry_out(folder: &Folder, order: &Order) -> io::Result<()> {
-    match order {
-        Order::Leave => Ok(()),
-        Order::Write(legacy) => folder.write(&legacy.to_bytes()),
-        Order::Remove => folder.remove(),
+        let done = tokio::task::spawn_blocking(move || there.carry_out(&order)).await;
+        complaint.take(&file.folder, done.expect("writing a file does not panic, and nobody aborts it"));
     }
 }
 
@@ -117,5 +146,46 @@ impl Complaint {
             ),
             Err(error) => debug!(%error, "the state cannot be written again"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::{ClusterId, Epoch, Instant, LeaseId, Memory, Revision, Term};
+    use crate::state_dir::folder::FileId;
+    use crate::state_dir::record::Place;
+
+    fn legacy() -> Legacy {
+        let term = Term { epoch: Epoch(0), token: Revision(7) };
+        let (ttl, validity) = (Duration::from_secs(15), Duration::from_secs(1));
+        let sent = Instant::from_nanos(1);
+        Legacy {
+            place: Place {
+                boot: "boot".into(),
+                lock: FileId { device: 1, inode: 2 },
+                election: "default/web".into(),
+                lock_key: "/web".into(),
+                identity: "web-0".into(),
+                epoch: 0,
+            },
+            began: sent,
+            memory: Memory { cluster: ClusterId(1), lease: LeaseId(1), ttl, term, sent, validity },
+        }
+    }
+
+    #[test]
+    fn what_was_ordered_before_it_was_forgotten_is_not_written_after_it() {
+        let place = tempfile::tempdir().expect("a folder for the test");
+        let folder = Arc::new(Folder::open(place.path()).expect("it can be written to"));
+        let file = StateFile { folder: Arc::clone(&folder), forgotten: Mutex::new(0) };
+        let early = Order { legacy: legacy(), forgotten: file.forgotten() };
+        file.carry_out(&early).expect("it is written");
+        assert!(folder.read().is_ok_and(|bytes| bytes.is_some()));
+        file.forget().expect("it is removed");
+        file.carry_out(&early).expect("nothing is done");
+        assert_eq!(folder.read().ok(), Some(None), "a thread that was late has not brought it back");
+        file.carry_out(&Order { legacy: legacy(), forgotten: file.forgotten() }).expect("it is written");
+        assert!(folder.read().is_ok_and(|bytes| bytes.is_some()));
     }
 }

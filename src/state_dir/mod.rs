@@ -237,9 +237,10 @@ impl StateDir {
         self.keeper.write(Legacy { place: place.clone(), began: *began, memory });
     }
 
-    /// Has the next life know nothing. Returns at once.
+    /// Has the next life know nothing. When this returns the file is gone: what lets go of the lock may leave now, and
+    /// be held up on its way for longer than this process lives.
     pub fn forget(&self) {
-        self.keeper.remove();
+        self.keeper.forget();
     }
 
     /// The descriptor that the lock belongs to. A process that inherits it (with `CLOEXEC` taken off) holds the lock as

@@ -40,7 +40,7 @@ async fn commands_that_are_too_slow_leave_no_process_behind_neither_while_it_run
     let switch = folder.path().join("slow");
     // Healthy until the switch is there; then too slow, in a way that SIGTERM would not end.
     let command = format!(
-        "exec:[ -e {switch} ] || exit 0; trap '' TERM; sleep 3600 & echo $! >> {pids}; echo $$ >> {pids}; wait",
+        "exec:[ -e {switch} ] || exit 0; trap '' TERM; sleep 60 & echo $! >> {pids}; echo $$ >> {pids}; wait",
         switch = switch.display(),
         pids = pids.display()
     );

@@ -1,10 +1,12 @@
 //! Who leads has a healthy application.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use support::Moment;
 
 use crate::app::{Answers, App};
-use crate::flock::figure;
+use crate::flock::{figure, wait_until};
 use crate::scene::Scene;
 
 const UNHEALTHY: &str = "its application is not healthy";
@@ -56,7 +58,7 @@ async fn alone_with_an_ill_application(sabotage: Option<&str>) -> Result<bool> {
         scene.wait_for_reason("alone", UNHEALTHY)?;
     }
     // Ten times as long as a free lock is left to others.
-    app.wait_until_asked(20)?;
+    app.wait_until_asked(10)?;
     let claimed_while_ill = !lock.changes().is_empty();
     if !claimed_while_ill {
         ensure!(scene.in_line().await?.is_empty(), "who cannot lead is not in line");
@@ -97,7 +99,7 @@ async fn when_all_are_unhealthy_nobody_leads_until_one_is_healthy_again() -> Res
     ensure!(scene.holder().await?.is_none(), "nobody holds the lock");
     let nobody = Moment::now();
     for app in &apps {
-        app.wait_until_asked(20)?;
+        app.wait_until_asked(10)?;
     }
     scene.flock.nobody_led_since(nobody)?;
 
@@ -112,10 +114,14 @@ async fn when_all_are_unhealthy_nobody_leads_until_one_is_healthy_again() -> Res
 async fn flapping_below_the_threshold_changes_nothing() -> Result<()> {
     let mut scene = Scene::new().await?;
     let app = App::start(Answers::Well)?;
-    scene.join("steady", &app.http(), &[])?;
+    // One probe that a busy machine makes too slow would be one too many here.
+    scene.join_as(
+        "steady",
+        &["--app-health", &app.http(), "--app-health-interval", "1s", "--app-health-failures", "3"],
+    )?;
     scene.flock.lead_of_one("steady", Moment::now())?;
     app.answer(Answers::Flapping);
-    app.wait_until_asked(30)?;
+    app.wait_until_asked(9)?;
     app.answer(Answers::Well);
     app.wait_until_asked(1)?;
     let log = scene.flock.sidecar("steady")?.log();
@@ -138,7 +144,7 @@ async fn an_application_that_starts_slowly_is_waited_for_and_nobody_leads_meanwh
     scene.flock.wait_for("patient", |_, body| body["state"] == "standby")?;
     let waiting = Moment::now();
     // As many failures as would make it unhealthy three times over.
-    crate::flock::wait_until(waiting.after(std::time::Duration::from_secs(1)));
+    wait_until(waiting.after(Duration::from_secs(2)));
     scene.wait_for_reason("patient", STARTING)?;
     scene.flock.nobody_led_since(waiting)?;
     ensure!(scene.holder().await?.is_none() && scene.in_line().await?.is_empty(), "it is not in line");

@@ -97,9 +97,7 @@ async fn an_application_that_is_gone_before_sigterm_is_not_waited_for() -> Resul
     let mut scene = Scene::new().await?;
     let app = App::start(Answers::Well)?;
     // So seldom that the sidecar hears of the end only because it looks when it is told to stop.
-    let seldom = ["--app-health", &app.http(), "--app-health-interval", "1h", "--drain-timeout", "1h"];
-    let options = scene.flock.options("old").with(&seldom);
-    scene.flock.join_as("old", &options)?;
+    scene.join_as("old", &["--app-health", &app.http(), "--app-health-interval", "1h", "--drain-timeout", "1h"])?;
     scene.flock.lead_of_one("old", Moment::now())?;
     let lock = scene.lock_timeline()?;
     app.end();

@@ -224,11 +224,16 @@ fn without_etcd_nobody_is_called_the_heir() {
 fn who_does_not_want_to_lead_is_not_called_the_heir() {
     let mut body: Value = serde_json::from_str(&status_body()).expect("the example is JSON");
     body["not_leading"] = json!("its application is not healthy (--app-health)");
-    body["not_leading_reason"] = json!("app_unhealthy");
-    let server = OneAnswer::http("200 OK", &body.to_string());
-    let Said { out, .. } = say(&["status", "--api", &server.address]);
-    assert!(out.contains("\n          web-1 does not lead: its application is not healthy (--app-health)\n"), "{out}");
-    assert!(out.contains("\nweb-1      left    -\n") && out.contains("\nweb-2      heir    -\n"), "{out}");
+    for reason in ["app_unhealthy", "app_starting", "never_leads"] {
+        body["not_leading_reason"] = json!(reason);
+        let server = OneAnswer::http("200 OK", &body.to_string());
+        let Said { out, .. } = say(&["status", "--api", &server.address]);
+        assert!(
+            out.contains("\n          web-1 does not lead: its application is not healthy (--app-health)\n"),
+            "{out}"
+        );
+        assert!(out.contains("\nweb-1      left    -\n") && out.contains("\nweb-2      heir    -\n"), "{out}");
+    }
 }
 
 #[test]

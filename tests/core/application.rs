@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    AppHealth, Application, Event, Identity, Inheritance, Memory, NotLeading, Operation, Part, PublicState, Reason,
-    Role, Settings, Timings, TimingsRequest,
+    AppHealth, Application, Event, Identity, Inheritance, Memory, NotLeading, Notice, Operation, Part, PublicState,
+    Reason, Role, Settings, Timings, TimingsRequest,
 };
 
 use crate::scene::{K, ME, NANO, RIVAL, RIVAL_LEASE, Scene, T};
@@ -174,7 +174,7 @@ fn an_observer_names_the_leader_and_leaves_nothing_in_etcd() {
     assert_eq!(scene.view().leader, None);
     scene.live(T * 2);
     assert!(scene.etcd.lock().is_none() && !is_registered(&scene));
-    assert_eq!(scene.told(|notice| matches!(notice, bellwether::election::Notice::Renewed(_))), 0);
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::Renewed(_))), 0);
     scene.event(Event::Stop);
     assert!(scene.has_exited());
 }
@@ -185,11 +185,25 @@ fn an_observer_that_led_in_an_earlier_life_gives_the_lock_back_when_the_answers_
     let memory: Memory = led.memory.take().expect("a leader remembers");
     let not_before = led.now().boot.after(K);
     let inheritance = Inheritance::Release { memory, not_before };
-    let mut scene = led.reborn(NANO, Settings { part: Part::Observer, inheritance, ..bare() });
+    let mut scene = led.reborn(NANO, Settings { part: Part::Observer, remembers: true, inheritance, ..bare() });
     scene.answer_all();
     scene.live(K - NANO * 2);
     assert!(scene.etcd.lock().is_some());
     scene.live(NANO);
     assert!(scene.etcd.lock().is_none());
     assert_eq!(scene.state(), PublicState::Standby);
+}
+
+#[test]
+fn the_time_of_an_illness_is_no_failover_and_its_end_has_its_own_reason() {
+    let mut scene = healthy_leader();
+    is(&mut scene, AppHealth::Unhealthy);
+    scene.settle_answers();
+    scene.live(T);
+    let down = (PublicState::StandingDown, Reason::AppUnhealthy);
+    assert_eq!(scene.transitions(), [down, (PublicState::Standby, Reason::AppUnhealthy)]);
+    is(&mut scene, AppHealth::Healthy);
+    scene.answer_all();
+    assert!(scene.leads());
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::TookOver(_))), 0);
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    Call, CallErrorKind, Candidate, CandidateRecord, Effect, EndpointId, Epoch, Event, Identity, Instant, Lead,
-    LeaseId, LockKey, Memory, Notice, OpId, Operation, PublicState, Publication, Reading, Reason, Request, Revision,
-    Role, Settings, StreamId, Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
+    Call, CallErrorKind, Candidate, CandidateRecord, Effect, EndpointId, Epoch, Event, Identity, Inheritance, Instant,
+    Lead, LeaseId, LockKey, Memory, Notice, OpId, Operation, PublicState, Publication, Reading, Reason, Request,
+    Revision, Role, Settings, StreamId, Timings, TimingsRequest, View, WallTime, WatchId, WatchTarget,
 };
 
 use crate::etcd::{Etcd, error, nanos};
@@ -114,7 +114,7 @@ impl Scene {
 
     /// A candidate with more to it, on a stage of its own.
     pub fn of(settings: Settings) -> Self {
-        Self::among(Etcd::new(), nanos(Duration::from_hours(1)), settings)
+        Self::among(Etcd::new(), nanos(Duration::from_hours(1)), settings, None)
     }
 
     /// The process dies, and after a while another one of the same candidate starts on the same machine.
@@ -122,10 +122,14 @@ impl Scene {
         let boot = self.boot + nanos(after);
         let mut etcd = self.etcd;
         etcd.expire(boot);
-        Self::among(etcd, boot, settings)
+        let kept = match &settings.inheritance {
+            Inheritance::Resume(memory) | Inheritance::Release { memory, .. } => Some(memory.clone()),
+            Inheritance::Nothing => None,
+        };
+        Self::among(etcd, boot, settings, kept)
     }
 
-    fn among(etcd: Etcd, boot: u64, settings: Settings) -> Self {
+    fn among(etcd: Etcd, boot: u64, settings: Settings, memory: Option<Memory>) -> Self {
         let wall = 1_700_000_000_000_000_000;
         let now = Reading { boot: Instant::from_nanos(boot), wall: WallTime::from_unix_nanos(wall) };
         let mut scene = Self {
@@ -140,7 +144,7 @@ impl Scene {
             settling: Vec::new(),
             publications: Vec::new(),
             orders: Vec::new(),
-            memory: None,
+            memory,
             redials: Vec::new(),
             notices: Vec::new(),
             exited: false,

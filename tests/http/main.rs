@@ -7,6 +7,7 @@
 
 mod check;
 mod client;
+mod compat;
 mod events;
 mod hostile;
 mod leader;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bellwether::config::{HttpConfig, HttpListen};
+use bellwether::config::{Compat, HttpConfig, HttpListen};
 use bellwether::election::{
     CallErrorKind, CandidateRecord, CandidateView, EndpointHealth, EndpointView, Epoch, EtcdContact, Event, Identity,
     Instant, KnownLeader, Lead, NotLeading, Operation, Part, PublicState, Reading, RecentTerm, Revision, Term, Timings,
@@ -85,6 +85,7 @@ pub struct Options {
     pub allow_remote_resign: bool,
     pub answer_validity: Duration,
     pub commands: usize,
+    pub compat: Option<Compat>,
 }
 
 impl Default for Options {
@@ -94,6 +95,7 @@ impl Default for Options {
             allow_remote_resign: false,
             answer_validity: Duration::from_secs(1),
             commands: 4,
+            compat: None,
         }
     }
 }
@@ -138,6 +140,7 @@ impl Sidecar {
             timings,
             endpoints: vec!["https://etcd-0:2379".into(), "https://etcd-1:2379".into()],
             allow_remote_resign: options.allow_remote_resign,
+            compat: options.compat,
         };
         let (view, seen) = watch::channel(Arc::new(starting()));
         let (sender, commands) = mpsc::channel(options.commands);

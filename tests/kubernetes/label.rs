@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use support::kubernetes::{PodOptions, PodView};
 use support::{Moment, Sidecar};
 
 use crate::stage::{
     ACCOUNT, ELECTION, NEVER_EXPIRES, PATIENCE, PROMISES_LITTLE, RIGHT_WITHIN, ROLE, Rest, Stage, TERM, figure,
-    pod_options,
+    pod_options, wait_for,
 };
 
 /// A leader `web-0` and a follower `web-1`.
@@ -207,6 +208,35 @@ async fn a_container_that_starts_anew_takes_the_label_of_its_past_off_before_it_
     // A follower in between is no lie; the leader of before is.
     let roles: Vec<_> = roles.iter().map(Option::as_deref).filter(|role| *role != Some("follower")).collect();
     ensure!(roles == [Some("leader"), None, Some("leader")], "{roles:?}");
+    Ok(())
+}
+
+/// With `--state-dir`, as in the charts: the kubelet starts a container again that was killed.
+#[tokio::test]
+async fn a_container_that_goes_on_with_its_term_wears_the_leaders_label_and_no_other_pod_does() -> Result<()> {
+    let mut stage = Stage::shared(&[&["--lease-ttl", "3s"], &PROMISES_LITTLE]).await?;
+    let folder = tempfile::tempdir()?;
+    let flags = ["--state-dir", folder.path().to_str().context("a path of ASCII")?];
+    stage.create(&pod_options("web-0"))?;
+    stage.start_with("web-0", |options| options.with(&flags))?;
+    stage.wait_for("web-0", |status, _| status == 200)?;
+    stage.join("web-1")?;
+    let before = stage.at_rest()?;
+    wait_for("the sidecar has outlasted its lease", PATIENCE, || {
+        let left: Value = serde_json::from_slice(&std::fs::read(folder.path().join("state.json"))?)?;
+        let time = |name: &str| left[name].as_u64().unwrap_or(0);
+        Ok(time("sent_ns").saturating_sub(time("began_ns")) >= 3_000_000_000)
+    })?;
+    stage.sidecar("web-0")?.kill9()?;
+    let begin = Moment::now();
+    stage.sidecar("web-0")?.restart()?;
+    mended(&stage, "a killed sidecar goes on with its term", begin, &before)?;
+    // The old label may not have been taken off yet when that was seen; this is when the new process has shown its role.
+    stage.wait_until_synced("web-0", true)?;
+    mended(&stage, "and its label is its own", begin, &before)?;
+    let changes = stage.timeline.label_changes(ROLE);
+    let shown = changes.iter().filter(|it| it.to.as_deref() == Some("leader"));
+    ensure!(shown.clone().count() > 0 && shown.clone().all(|it| it.pod == "web-0"), "{changes:?}");
     Ok(())
 }
 

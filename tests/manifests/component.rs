@@ -219,9 +219,14 @@ fn the_component_s_sidecar_is_the_chart_s() -> Result<()> {
     for variable in names(&ours["env"]).into_iter().filter(|name| *name != "BELLWETHER_ELECTION") {
         ensure!(named(&ours["env"], variable)? == named(&theirs["env"], variable)?, "{variable}");
     }
-    let token = "bellwether-token";
-    ensure!(named(&ours["volumeMounts"], token)? == named(&theirs["volumeMounts"], token)?);
-    ensure!(named(&our_spec["volumes"], token)? == named(&their_spec["volumes"], token)?);
+    for volume in ["bellwether-token", "bellwether-state"] {
+        ensure!(named(&ours["volumeMounts"], volume)? == named(&theirs["volumeMounts"], volume)?);
+        ensure!(named(&our_spec["volumes"], volume)? == named(&their_spec["volumes"], volume)?);
+    }
+    // The state is where the program is told that it is, and in memory.
+    let state = named(&ours["volumeMounts"], "bellwether-state")?;
+    ensure!(named(&ours["env"], "BELLWETHER_STATE_DIR")?["value"] == state["mountPath"], "{state}");
+    ensure!(named(&our_spec["volumes"], "bellwether-state")?["emptyDir"]["medium"] == "Memory");
     ensure!(read("components/sidecar/role.yaml")?.only("Role")?["rules"] == chart.only("Role")?["rules"]);
     Ok(())
 }

@@ -62,7 +62,7 @@ takes two values or the cluster to see.
 {{- if not (kindIs "map" .config) -}}
   {{- fail "bellwether-lib: \"config\" is empty. Give the dependency `alias: bellwether` in Chart.yaml and pass .Values.bellwether" -}}
 {{- end -}}
-{{- range $key := list "image" "election" "etcd" "timings" "label" "http" "telemetry" "log" "sidecar" "serviceAccount" "rbac" "admissionPolicy" "service" "metrics" -}}
+{{- range $key := list "image" "election" "etcd" "timings" "label" "http" "telemetry" "appHealth" "stateDir" "log" "sidecar" "serviceAccount" "rbac" "admissionPolicy" "service" "metrics" -}}
   {{- if not (kindIs "map" (get $.config $key)) -}}
     {{- fail (printf "bellwether-lib: \"config\" lacks %q. Pass all values of the dependency (.Values.bellwether), which have their defaults" $key) -}}
   {{- end -}}
@@ -191,6 +191,13 @@ takes two values or the cluster to see.
 {{- $faults := list -}}
 {{- if and (eq $config.sidecar.mode "native") (semverCompare "<1.28-0" $root.Capabilities.KubeVersion.Version) -}}
   {{- $faults = append $faults (printf "sidecar.mode is native, but Kubernetes %s has no native sidecars: use classic or auto" $root.Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- $health := $config.appHealth -}}
+{{- if and (empty $health.target) (or $health.interval $health.timeout $health.startGrace) -}}
+  {{- $faults = append $faults "appHealth.target is empty, and nobody asks: give it, or take the rest of appHealth out" -}}
+{{- end -}}
+{{- if and $config.election.neverLead $health.target -}}
+  {{- $faults = append $faults "appHealth.target is set, and so is election.neverLead: who never leads has no health that matters; keep one of them" -}}
 {{- end -}}
 {{- if or (hasPrefix "127." $config.telemetry.host) (eq $config.telemetry.host "[::1]") -}}
   {{- $faults = append $faults (printf "telemetry.host is %s: the kubelet asks by the pod's address, and would restart the sidecar for ever; take 0.0.0.0 or [::]" $config.telemetry.host) -}}

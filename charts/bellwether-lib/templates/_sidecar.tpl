@@ -72,6 +72,7 @@ volumeMounts:
 {{- define "bellwether.ownEnv" -}}
 {{- $config := (index . 0).config -}}
 {{- $settings := index . 1 -}}
+{{- $health := $config.appHealth -}}
 {{- include "bellwether.downwardEnv" . }}
 {{ include "bellwether.etcdEnv" . }}
 {{- range $variable, $value := dict
@@ -85,6 +86,14 @@ volumeMounts:
   "EPOCH" (int64 $config.election.epoch | toString | trimPrefix "0")
   "HTTP" (join "," $config.http.listen)
   "ALLOW_REMOTE_RESIGN" (ternary "true" "" $config.http.allowRemoteResign)
+  "NEVER_LEAD" (ternary "true" "" $config.election.neverLead)
+  "APP_HEALTH" $health.target
+  "APP_HEALTH_INTERVAL" $health.interval
+  "APP_HEALTH_TIMEOUT" $health.timeout
+  "APP_HEALTH_FAILURES" (ternary (int $health.failures | toString) "" (ne $health.target ""))
+  "APP_HEALTH_SUCCESSES" (ternary (int $health.successes | toString) "" (ne $health.target ""))
+  "APP_HEALTH_START_GRACE" $health.startGrace
+  "STATE_DIR" (ternary (include "bellwether.stateDir" .) "" $config.stateDir.enabled)
 }}
 {{- if $value }}
 - name: BELLWETHER_{{ $variable }}

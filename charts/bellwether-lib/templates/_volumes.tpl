@@ -1,10 +1,17 @@
-{{/* Items of the pod's `volumes`: the token, and etcd's certificates and password. Only the sidecar mounts them. */}}
+{{/* Items of the pod's `volumes`: the token, etcd's certificates and password, the state. Only the sidecar mounts them. */}}
 {{- define "bellwether.volumes" -}}
 {{- $settings := include "bellwether.settings" . | fromYaml -}}
 {{- if $settings.labelled -}}
 {{ include "bellwether.tokenVolume" . }}
 {{ end -}}
-{{- include "bellwether.etcdVolumes" . -}}
+{{- with include "bellwether.etcdVolumes" . -}}
+{{ . }}
+{{ end -}}
+{{- if .config.stateDir.enabled -}}
+- name: bellwether-state
+  # In memory: no disk that stalls, and nothing that outlives the pod, whose name is the identity.
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end -}}
 {{- end }}
 
 {{- define "bellwether.tokenVolume" -}}
@@ -61,14 +68,19 @@
 
 {{/* What the sidecar mounts. Takes a list of the arguments and the settings. */}}
 {{- define "bellwether.mounts" -}}
-{{- $settings := index . 1 -}}
-{{- if not $settings.labelled }}{{ include "bellwether.etcdMounts" (index . 0) | default "[]" }}
-{{- else -}}
-- name: bellwether-token
-  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
-  readOnly: true
-{{ include "bellwether.etcdMounts" (index . 0) }}
+{{- $mounts := include "bellwether.etcdMounts" (index . 0) | fromYamlArray -}}
+{{- if (index . 1).labelled -}}
+  {{- $mounts = prepend $mounts (dict "name" "bellwether-token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true) -}}
 {{- end -}}
+{{- if (index . 0).config.stateDir.enabled -}}
+  {{- $mounts = append $mounts (dict "name" "bellwether-state" "mountPath" (include "bellwether.stateDir" .)) -}}
+{{- end -}}
+{{- toYaml $mounts -}}
+{{- end }}
+
+{{/* Where the state is mounted: not /run/bellwether, where a socket that the application shares may be. */}}
+{{- define "bellwether.stateDir" -}}
+/run/bellwether-state
 {{- end }}
 
 {{- define "bellwether.etcdMounts" -}}

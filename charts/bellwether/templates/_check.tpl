@@ -36,7 +36,7 @@
   {{- end -}}
 {{- end -}}
 {{- range .Values.volumes -}}
-  {{- if has .name (list "bellwether-token" "bellwether-etcd") -}}
+  {{- if has .name (list "bellwether-token" "bellwether-etcd" "bellwether-state") -}}
     {{- $faults = append $faults (printf "volumes has %q, which is the name of one of the sidecar's" .name) -}}
   {{- end -}}
 {{- end -}}

@@ -73,7 +73,7 @@ struct EndpointBody {
 fn report(address: &ApiAddress, body: StatusBody) -> Report {
     let mut notes = Vec::new();
     // A sidecar reads the line now and then, and knows of itself at once.
-    let gated = [NotLeading::AppStarting, NotLeading::AppUnhealthy].map(|why| why.as_str());
+    let gated = [NotLeading::NeverLeads, NotLeading::AppStarting, NotLeading::AppUnhealthy].map(|why| why.as_str());
     let line = match body.not_leading_reason.as_deref() {
         _ if body.etcd == "unreachable" => Line::Past,
         Some(why) if gated.contains(&why) => Line::Without(&body.identity),

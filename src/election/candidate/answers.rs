@@ -260,14 +260,21 @@ impl Candidate {
     /// Notes whether etcd answers, for the view, and what no answer means for what is known.
     pub(super) fn advance_contact(&mut self, now: Reading) {
         let silent = self.failing_since.is_some_and(|since| now.boot >= since.after(self.attempt_timeout()));
-        if silent && !self.unreachable {
-            // How long the lock has carried this lease unled counts only while etcd can be asked.
+        if silent && self.is_unanswered(now) {
+            // How long the lock has carried this lease unled counts only while etcd can be asked: one operation that is
+            // refused again and again, between keep-alives that are answered, does not stop the count.
             self.unled_since = None;
         }
         if !silent && self.unreachable {
             self.tell(Notice::EtcdBack);
         }
         self.unreachable = silent;
+    }
+
+    /// Whether not even a keep-alive has been answered in the time of one.
+    fn is_unanswered(&self, now: Reading) -> bool {
+        let renewal = self.settings.timings.keepalive_interval() + self.attempt_timeout();
+        self.answered_at.is_none_or(|at| now.boot >= at.after(renewal))
     }
 
     pub(super) fn contact_deadline(&self) -> Option<Instant> {

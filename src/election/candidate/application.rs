@@ -45,6 +45,7 @@ impl Candidate {
             self.on_resign(now, Duration::ZERO, Reason::AppUnhealthy);
         }
         if matches!(self.state, State::Starting | State::Standby) && !self.may_lead() {
+            self.gated_at = Some(now.boot);
             self.asks.give_up(Operation::Claim);
             self.leave_place();
         }

@@ -58,7 +58,7 @@ impl Candidate {
     }
 
     /// Whether this candidate belongs in the line: it may lead, or does.
-    const fn is_in_line(&self) -> bool {
+    pub(super) const fn is_in_line(&self) -> bool {
         match self.state {
             State::Starting | State::Standby => self.may_lead(),
             State::Leading { .. } | State::Jeopardy { .. } => true,
@@ -176,7 +176,10 @@ impl Candidate {
     }
 
     pub(super) fn lead(&mut self, now: Reading, term: Term, reason: Reason) {
-        if let Some(freed_at) = self.sight.freed_at() {
+        // How long it could not take a lock that was free is no measure of a failover.
+        let freed_at =
+            self.sight.freed_at().filter(|freed_at| self.gated_at.is_none_or(|gated_at| *freed_at > gated_at));
+        if let Some(freed_at) = freed_at {
             self.tell(Notice::TookOver(now.boot.since(freed_at)));
         }
         self.asks.give_up(Operation::Claim);

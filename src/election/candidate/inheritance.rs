@@ -7,7 +7,7 @@
 //! [`Inheritance::Resume`] only then.
 
 use super::Candidate;
-use crate::election::effect::{Call, Effect};
+use crate::election::effect::{Call, Effect, Operation};
 use crate::election::event::{CandidateKey, Header, LockKey};
 use crate::election::ids::{LeaseId, Nonce, Term};
 use crate::election::instant::{Instant, Reading};
@@ -26,7 +26,7 @@ pub(super) enum Inherited {
     /// Which cluster answers is not known yet.
     Waiting(Inheritance),
     /// Its lease is this process's now; whether the lock still hangs on it is being found out.
-    Resuming(Term),
+    Resuming(Memory),
 }
 
 impl Inherited {
@@ -36,12 +36,22 @@ impl Inherited {
             Inheritance::Resume(_) | Inheritance::Release { .. } => Self::Waiting(inheritance),
         }
     }
+
+    /// What the process before this one remembered, while it is of use.
+    pub(super) const fn memory(&self) -> Option<&Memory> {
+        match self {
+            Self::Waiting(Inheritance::Resume(memory) | Inheritance::Release { memory, .. })
+            | Self::Resuming(memory) => Some(memory),
+            Self::Waiting(Inheritance::Nothing) | Self::Nothing => None,
+        }
+    }
 }
 
 impl Candidate {
     /// Takes the earlier process's lease over, or gives it back, once it is known whose cluster this is.
     pub(super) fn advance_inheritance(&mut self, now: Reading) {
         self.inherited_answers_until = self.inherited_answers_until.filter(|until| now.boot < *until);
+        self.limit_resuming(now);
         let (Inherited::Waiting(inheritance), State::Starting) = (&self.inherited, &self.state) else { return };
         let Some(cluster) = self.endpoints.cluster() else { return };
         let (memory, not_before) = match inheritance {
@@ -59,12 +69,29 @@ impl Candidate {
                 self.ask(now, Call::Revoke { lease: memory.lease });
             }
         } else {
-            self.inherited = Inherited::Resuming(memory.term);
+            let term = memory.term;
             // Without a validity there are none: a deadline of this very instant would be due for ever.
             self.inherited_answers_until = Some(now.boot.after(memory.validity)).filter(|until| now.boot < *until);
             self.answers_hold_until = self.inherited_answers_until;
             self.lease = LeaseState::Held(Lease::granted(memory.lease, now.boot));
-            self.tell(Notice::Resuming { term: memory.term });
+            self.inherited = Inherited::Resuming(memory);
+            self.tell(Notice::Resuming { term });
+        }
+    }
+
+    /// Its keep-alives hold the lock for nobody until it leads: for a lease's life and no longer.
+    fn limit_resuming(&mut self, now: Reading) {
+        let Inherited::Resuming(Memory { term, .. }) = self.inherited else {
+            self.resume_by = None;
+            return;
+        };
+        if self.resume_by.is_none() && self.held().is_some_and(|lease| lease.kept.is_some()) {
+            self.resume_by = Some(now.boot.after(self.lease_ttl()));
+        }
+        if self.state == State::Starting && self.resume_by.is_some_and(|by| now.boot >= by) {
+            self.tell(Notice::NotResumed { term });
+            self.resume_by = None;
+            self.drop_lease();
         }
     }
 
@@ -79,7 +106,7 @@ impl Candidate {
 
     /// The call that puts this process in the earlier one's place, while that has not been done.
     pub(super) fn resume_call(&self, now: Reading, lease: LeaseId) -> Option<Call> {
-        let Inherited::Resuming(term) = self.inherited else { return None };
+        let Inherited::Resuming(Memory { term, .. }) = self.inherited else { return None };
         Some(Call::Resume { lease, token: term.token, record: self.record(now, Some(now.wall)) })
     }
 
@@ -91,29 +118,26 @@ impl Candidate {
         candidate: Option<CandidateKey>,
         lock: Option<LockKey>,
     ) {
-        let Inherited::Resuming(term) = self.inherited else { return };
+        let Inherited::Resuming(Memory { term, .. }) = self.inherited else { return };
         if self.held().is_none_or(|held| held.id != lease) {
             return;
         }
-        match candidate {
-            Some(key) => {
-                self.registration = Registration::Registered { create_revision: key.create_revision };
-                self.take_in_lock(now, header.revision, lock);
-                if let Some(lease) = self.held_mut() {
-                    lease.renew_at_once(now.boot);
-                }
+        if let Some(key) = candidate {
+            self.registration = Registration::Registered { create_revision: key.create_revision };
+            self.take_in_lock(now, header.revision, lock);
+            if let Some(lease) = self.held_mut() {
+                lease.renew_at_once(now.boot);
             }
-            None => {
-                self.tell(Notice::NotResumed { term });
-                if lock.as_ref().is_some_and(|lock| lock.lease == Some(lease)) {
-                    // The earlier process's answers may still be relied on: it expires.
-                    self.drop_lease();
-                } else {
-                    self.revoke_lease(now);
-                }
-                self.take_in_lock(now, header.revision, lock);
-            }
+            return;
         }
+        self.tell(Notice::NotResumed { term });
+        if lock.as_ref().is_some_and(|lock| lock.lease == Some(lease)) {
+            // The earlier process's answers may still be relied on: it expires.
+            self.drop_lease();
+        } else {
+            self.revoke_lease(now);
+        }
+        self.take_in_lock(now, header.revision, lock);
     }
 
     /// Once everything is known that a newcomer must know: on with the earlier process's term as soon as a renewal is
@@ -142,12 +166,17 @@ impl Candidate {
         writer.is_some_and(|writer| writer != self.settings.nonce) && !Protections::NO_NONCE_CHECK.taken_away()
     }
 
-    pub(super) fn give_way(&mut self) {
+    pub(super) fn give_way(&mut self, now: Reading) {
         self.tell(Notice::Superseded);
         self.drop_lease();
+        self.asks.give_up(Operation::DeleteLock);
         self.forget_place();
-        if matches!(self.state, State::Leading { .. } | State::Jeopardy { .. }) {
-            self.transition(Reason::Superseded, State::lose);
+        match self.state {
+            State::Leading { .. } | State::Jeopardy { .. } => self.transition(Reason::Superseded, State::lose),
+            State::StandingDown(StandingDown { goal, step: Step::Releasing { .. }, .. }) => {
+                self.finish_release(now, goal, true);
+            }
+            State::Starting | State::Standby | State::StandingDown(_) | State::Stopped => {}
         }
     }
 
@@ -160,11 +189,14 @@ impl Candidate {
         if memory == self.remembered {
             return;
         }
-        match memory.clone() {
-            Some(memory) => self.effects.push_back(Effect::Remember(memory)),
+        if let Some(memory) = memory.clone() {
+            self.effects.push_back(Effect::Remember(memory));
+        } else {
             // Before any request of the same turn: a delete or revoke that reaches etcd late, after a process that
-            // remembered went on with the term, would take the lock from a leader.
-            None => self.effects.push_front(Effect::Forget),
+            // remembered went on with the term, would take the lock from a leader. Nor is anything remembered after it
+            // that an earlier turn has asked for: two may go before the effects are carried out.
+            self.effects.retain(|effect| !matches!(effect, Effect::Remember(_)));
+            self.effects.push_front(Effect::Forget);
         }
         self.remembered = memory;
     }
@@ -176,7 +208,9 @@ impl Candidate {
                 Step::Settling { .. } | Step::Unpublishing { .. } => term?,
                 Step::Releasing { .. } => return None,
             },
-            State::Starting | State::Standby | State::Stopped => return None,
+            // Its own memory is as good as this one's would be, until it leads.
+            State::Starting => return self.inherited.memory().cloned(),
+            State::Standby | State::Stopped => return None,
         };
         let lease = self.held()?;
         let counted = lease.counted?;
@@ -195,6 +229,7 @@ impl Candidate {
             | Inherited::Nothing
             | Inherited::Resuming(_) => None,
         };
-        release_at.into_iter().chain(self.inherited_answers_until).min()
+        let resume_by = self.resume_by.filter(|_| self.state == State::Starting && self.is_resuming());
+        release_at.into_iter().chain(self.inherited_answers_until).chain(resume_by).min()
     }
 }

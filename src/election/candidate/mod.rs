@@ -93,11 +93,15 @@ pub struct Candidate {
     view: View,
     published: Published,
     app: App,
+    /// When it last could not lead for reasons of its own.
+    gated_at: Option<Instant>,
     work: Work,
     inherited: Inherited,
     /// Until when the answers of the process before this one may be relied on, if it goes on with its term.
     inherited_answers_until: Option<Instant>,
-    /// What was remembered last, until it was forgotten.
+    /// By when it must have come to lead by the inherited lease, which its keep-alives hold meanwhile.
+    resume_by: Option<Instant>,
+    /// What was remembered last, by the process before this one if not by this, until it was forgotten.
     remembered: Option<Memory>,
 }
 
@@ -125,6 +129,7 @@ impl Candidate {
         let view = picture::blank(&settings, &endpoints, now);
         let (app, work) = (App::of(settings.application), Work::of(settings.works));
         let inherited = Inherited::of(settings.inheritance.clone());
+        let remembered = inherited.memory().cloned();
         let mut candidate = Self {
             unprobed: settings.endpoints,
             settings,
@@ -163,10 +168,12 @@ impl Candidate {
             view,
             published: Published::default(),
             app,
+            gated_at: None,
             work,
             inherited,
             inherited_answers_until: None,
-            remembered: None,
+            resume_by: None,
+            remembered,
         };
         candidate.handle_timeout(now);
         candidate

@@ -86,6 +86,9 @@ impl Candidate {
 
     /// Finds out when this candidate's own key was deleted by somebody.
     fn check_registration(&mut self, at: Revision, listed: &[CandidateKey], total: u64) {
+        if self.registration == Registration::None && !self.is_in_line() {
+            self.take_ghost_off(listed);
+        }
         let Registration::Registered { create_revision } = self.registration else { return };
         if at < create_revision {
             return;
@@ -97,6 +100,15 @@ impl Candidate {
             Some(_) => self.registration = Registration::None,
             None if complete => self.registration = Registration::None,
             None => {}
+        }
+    }
+
+    /// A claim that was applied late has put the key of a candidate that is not in line any more.
+    fn take_ghost_off(&mut self, listed: &[CandidateKey]) {
+        let Some(lease) = self.held().map(|lease| lease.id) else { return };
+        let mine = |key: &&CandidateKey| key.identity == self.settings.identity && key.lease == Some(lease);
+        if let Some(create_revision) = listed.iter().find(mine).map(|key| key.create_revision) {
+            self.registration = Registration::Leaving { create_revision };
         }
     }
 

@@ -227,7 +227,7 @@ impl Candidate {
                     unreachable!("a confirm answered with {:?}", answer.body)
                 };
                 if self.is_superseded(writer) {
-                    self.give_way();
+                    self.give_way(now);
                 } else {
                     self.on_confirmed(now, &attempt, kept, answer.header, lock);
                 }

@@ -44,7 +44,7 @@ impl Candidate {
 
     pub(super) fn on_resign(&mut self, now: Reading, cooldown: Duration, reason: Reason) {
         if let State::Leading { .. } = self.state {
-            self.settle(now, Goal::StandBy { cooldown }, reason);
+            self.settle(now, Goal::StandBy { cooldown, reason }, reason);
         }
     }
 
@@ -167,7 +167,7 @@ impl Candidate {
                 self.transition(Reason::Stopped, State::stop);
                 self.effects.push_back(Effect::Exit);
             }
-            Goal::StandBy { cooldown } => {
+            Goal::StandBy { cooldown, reason } => {
                 if !confirmed {
                     self.drop_lease();
                 }
@@ -176,7 +176,7 @@ impl Candidate {
                 self.forget_place();
                 self.leave_place();
                 self.sight.forget(self.revision_seen);
-                self.transition(Reason::Resigned, State::rejoin);
+                self.transition(reason, State::rejoin);
             }
         }
     }

@@ -66,7 +66,7 @@ impl Candidate {
             }
             (Work::Running { id, until, .. }, _) => {
                 let stop_time = self.settings.timings.stop_time();
-                let kill_at = now.boot.min(until.boot()).after(stop_time);
+                let kill_at = now.boot.min(until.in_spite_of_jumps(now)).after(stop_time);
                 self.work = Work::Stopping { id };
                 self.effects.push_back(Effect::StopWork { id, kill_at });
             }

@@ -59,6 +59,7 @@ impl Half {
             timings: Timings::new(validity).expect("the defaults go together"),
             endpoints: Vec::new(),
             allow_remote_resign: false,
+            compat: None,
         };
         let (view, views) = watch::channel(drawn(true));
         let (commands, _) = mpsc::channel(1);
@@ -78,6 +79,7 @@ impl Half {
             // More than any socket takes at a time.
             tell: Box::new(|moment| Told::json(None, &"x".repeat(1 << 20), moment.leading())),
             told: None,
+            heartbeat: HEARTBEAT,
             heartbeat_due: true,
             begun: false,
             outgoing: None,

@@ -14,6 +14,8 @@ use crate::scene::{ME, Pending, RIVAL, RIVAL_LEASE, Scene};
 
 const G: Duration = Duration::from_secs(2);
 const V: Duration = Duration::from_secs(1);
+/// How many walks are taken unless `WALK_COUNT` says otherwise: a second or two.
+const WALKS: u64 = 60;
 /// Some minutes of a life or ten.
 const STEPS: usize = 600;
 
@@ -56,6 +58,8 @@ struct Walk {
     /// Requests that lie in the queue of a stalled member, and the life that sent them.
     late: Vec<(u64, Pending)>,
     works: bool,
+    /// Operators, clocks and restores take part: what is promised of the lock is not asked then.
+    wild: bool,
     lives: u64,
     /// How many of the lives that are over went on with a term.
     inherited: usize,
@@ -70,13 +74,25 @@ fn settings(works: bool, nonce: u64, inheritance: Inheritance) -> Settings {
 
 impl Walk {
     fn new(seed: u64) -> Self {
-        let works = seed % 3 != 0;
+        let works = !seed.is_multiple_of(3);
         let scene = Scene::of(settings(works, seed * 1000 + 1, Inheritance::Nothing));
         let dice = Dice(seed);
-        Self { scene, dice, promised: Promised::default(), late: Vec::new(), works, lives: 1, inherited: 0 }
+        Self {
+            scene,
+            dice,
+            promised: Promised::default(),
+            late: Vec::new(),
+            works,
+            wild: false,
+            lives: 1,
+            inherited: 0,
+        }
     }
 
     fn step(&mut self) {
+        if self.wild && self.dice.below(25) == 0 {
+            self.go_wild();
+        }
         match self.dice.below(100) {
             0..=44 => self.answer_one(),
             45..=47 => self.scene.catch_up(),
@@ -124,6 +140,34 @@ impl Walk {
             let next = self.scene.next_deadline().map_or(end, |at| at.min(end));
             self.scene.pass(next.since(self.scene.now().boot));
             self.look();
+        }
+    }
+
+    /// What nobody answers for: operators, clocks, restores.
+    fn go_wild(&mut self) {
+        let me = Identity::new(ME);
+        match self.dice.below(9) {
+            0 | 1 => self.scene.etcd.operator_deletes_lock(),
+            2 => self.scene.etcd.operator_deletes_candidate(&me),
+            3 => self.scene.etcd.somebody_puts_lock(ME, self.scene.etcd.candidate(&me).and_then(|key| key.lease)),
+            4 => self.scene.etcd.somebody_puts_lock(RIVAL, None),
+            5 => self.scene.wall_jumps(Duration::from_secs(1 + self.dice.below(20))),
+            6 => {
+                if let Some(watch) = self.scene.watches().first().map(|watch| watch.target.clone()) {
+                    self.scene.end_watch(&watch, CallErrorKind::Unavailable);
+                }
+            }
+            7 => {
+                let stream = self.scene.pending().iter().find_map(|pending| match pending {
+                    Pending::KeepAlive { stream, .. } => Some(*stream),
+                    Pending::Call(_) => None,
+                });
+                if let Some(stream) = stream {
+                    self.scene.end_stream(stream);
+                }
+            }
+            _ if self.dice.below(6) == 0 => self.scene.etcd.is_wiped(),
+            _ => self.scene.etcd.is_busy(),
         }
     }
 
@@ -244,6 +288,9 @@ impl Walk {
     /// What holds at every moment.
     fn look(&mut self) {
         self.read_orders();
+        if self.wild {
+            return;
+        }
         let now = self.scene.now();
         let lock = self.scene.my_lock().map(|lock| lock.create_revision);
         if self.scene.leads() {
@@ -284,6 +331,11 @@ impl Walk {
     /// Everything works again.
     fn heal(&mut self) {
         self.late.clear();
+        if self.wild {
+            self.scene.etcd.operator_deletes_lock();
+            // Who was barred leads only in another life.
+            self.die();
+        }
         self.scene.etcd.revoke(RIVAL_LEASE);
         if self.scene.state() == PublicState::StandingDown {
             self.die();
@@ -308,11 +360,12 @@ impl Walk {
 }
 
 /// Walks from these seeds, and says of those that broke something what it was.
-fn broken(seeds: std::ops::Range<u64>, protection: Option<Protections>) -> Vec<(u64, String)> {
+fn broken(seeds: std::ops::Range<u64>, wild: bool, protection: Option<Protections>) -> Vec<(u64, String)> {
     let walk = |seed| {
         std::panic::catch_unwind(|| {
             Protections::take_away(protection);
             let mut walk = Walk::new(seed);
+            walk.wild = wild;
             for _ in 0..STEPS {
                 walk.step();
             }
@@ -333,13 +386,21 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 fn no_life_lets_go_of_the_lock_under_an_answer_or_under_work_and_one_leads_in_the_end() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("WALK_FIRST").unwrap_or(1);
-    let broken = broken(first..first + number("WALK_COUNT").unwrap_or(200), None);
+    let broken = broken(first..first + number("WALK_COUNT").unwrap_or(WALKS), false, None);
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn operators_clocks_and_restores_leave_nobody_stuck_or_in_a_hot_loop() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("WALK_FIRST").unwrap_or(1);
+    let broken = broken(first..first + number("WALK_COUNT").unwrap_or(WALKS), true, None);
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]
 fn without_waiting_for_the_work_some_life_lets_go_of_the_lock_under_it() {
-    let broken = broken(1..200, Some(Protections::NO_WORK_WAIT));
+    let broken = broken(1..WALKS, false, Some(Protections::NO_WORK_WAIT));
     assert!(broken.iter().any(|(_, words)| words.contains("under work")), "{broken:#?}");
 }
 

@@ -255,6 +255,21 @@ fn an_unhealthy_candidate_whose_claim_wins_late_lets_go_of_it_at_once() {
 }
 
 #[test]
+fn who_may_not_lead_and_cannot_delete_a_lock_of_its_own_gives_the_lease_up() {
+    let mut scene = Scene::of(candidate_of_a_healthy_application());
+    scene.event(Event::AppHealth(AppHealth::Healthy));
+    let mut scene = scene.heir();
+    scene.rival_dies();
+    let late = scene.take(Operation::Claim);
+    let lease = scene.my_lease();
+    scene.event(Event::AppHealth(AppHealth::Unhealthy));
+    scene.apply(&late);
+    assert_eq!(scene.my_lock().and_then(|lock| lock.lease), Some(lease));
+    live_without(&mut scene, GIVEN_UP_BY, &[Operation::DeleteLock]);
+    assert!(!scene.etcd.has_lease(lease), "the lock is held and nobody leads: {:?}", scene.view());
+}
+
+#[test]
 fn health_that_flaps_leaves_a_candidate_in_line_once_and_at_its_end() {
     let mut scene = Scene::of(candidate_of_a_healthy_application());
     scene.event(Event::AppHealth(AppHealth::Healthy));
