@@ -16,6 +16,7 @@ const STOP_TIME_LEAST: Duration = Duration::from_millis(100);
 
 /// What one candidate has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that is there or not")]
 pub(crate) struct Company {
     /// A command runs while it leads.
     pub(crate) works: bool,

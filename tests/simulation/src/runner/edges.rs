@@ -37,7 +37,7 @@ const ROUGH: &[Weather] = &[Storm, Operators, OldRevokes];
 const LETTING_GO: &[Weather] = &[Storm, Operators, OldRevokes, Handovers, Restarts, Copies];
 
 /// All of them.
-pub const EDGES: [Edge; 31] = [
+pub const EDGES: [Edge; 33] = [
     edge(Starting, Standby, Reason::Registered, EVERY, "advance_registration: registered, lock read, endpoints heard"),
     edge(Starting, Standby, Reason::LooksOn, EVERY, "enter: an observer, or its application has not been healthy yet"),
     edge(Starting, Leading, Reason::Inherited, EVERY, "enter: on with the term of an earlier process"),
@@ -67,6 +67,8 @@ pub const EDGES: [Edge; 31] = [
     edge(Jeopardy, StandingDown, Reason::WorkFinished, &[], "on_work_finished, in the turn in which until passes"),
     edge(Jeopardy, Standby, Reason::Superseded, &[Copies], "give_way: another process goes on with the lease"),
     edge(StandingDown, StandingDown, Reason::Stopped, &[Storm, Handovers], "on_stop, while it resigns"),
+    edge(StandingDown, Standby, Reason::AppUnhealthy, EVERY, "finish_release, as its application is not healthy"),
+    edge(StandingDown, Standby, Reason::WorkFailed, EVERY, "finish_release, as its work has failed"),
     edge(StandingDown, Standby, Reason::Resigned, LETTING_GO, "finish_release of a resignation"),
     edge(StandingDown, Stopped, Reason::Stopped, LETTING_GO, "finish_release on the way out"),
 ];

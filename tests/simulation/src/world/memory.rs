@@ -3,6 +3,7 @@
 use bellwether::election::{Inheritance, Memory};
 
 use super::World;
+use crate::guardian::Guardian;
 use crate::node::Kept;
 
 /// One write in so many does not happen: the disk is full, or slow. That what was kept is removed is not left to chance: the
@@ -22,7 +23,7 @@ impl World {
 
     /// Whether the folder is still held by the guardian of an earlier life.
     pub(super) fn folder_is_held(&self, node: usize) -> bool {
-        self.nodes[node].company.remembers && self.nodes[node].guardians.iter().any(|guardian| guardian.is_alive())
+        self.nodes[node].company.remembers && self.nodes[node].guardians.iter().any(Guardian::is_alive)
     }
 
     /// What the process that starts now inherits.
