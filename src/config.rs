@@ -21,6 +21,7 @@ mod parse;
 mod part;
 mod sources;
 mod state_dir;
+mod work;
 
 pub use api::{ApiAddress, ApiFault};
 pub(crate) use app_health::SHELL;
@@ -41,6 +42,7 @@ pub(crate) use parse::parse_lock_and_etcd;
 pub use part::PartFault;
 pub use sources::{PASSWORD_VARIABLE, Sources, Surroundings, variable};
 pub use state_dir::StateDirFault;
+pub use work::{Restart, WorkConfig, WorkFault};
 
 /// Everything `bellwether run` needs to know.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where `/livez`, `/readyz` and `/metrics` listen.
     pub telemetry: SocketAddr,
+    /// What runs only while this candidate leads, if anything.
+    pub work: Option<WorkConfig>,
     /// `--compat`: the sidecar whose place this one takes.
     pub compat: Option<Compat>,
     /// The pod's label and events.
@@ -69,6 +73,14 @@ pub struct Config {
     pub log: LogConfig,
     /// What is allowed but should be known: one sentence each, to be logged at the start.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Whether this is `bellwether exec`: stdout and the signals belong to the command.
+    #[must_use]
+    pub fn runs_a_command(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.command.is_some())
+    }
 }
 
 /// Which lock: enough to look at an election from outside.

@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals};
 use crate::state_dir::{StateDir, StateDirError};
+use crate::work::{Work, WorkError};
 
 /// The loop turns at least this often: timers count a clock that stands still while the machine sleeps,
 /// and `/livez` wants to see a turn now and then.
@@ -47,9 +48,15 @@ pub enum DriverError {
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// There are too many open files.
+    #[error("no descriptor can be had: {0}")]
+    Descriptors(#[source] io::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
+    /// What runs only while it leads is not looked after any more.
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// The pod is not looked after any more: a bug.
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
@@ -64,11 +71,11 @@ pub enum DriverError {
     Task(#[from] JoinError),
 }
 
-/// Runs a candidate until it has stood down.
+/// Runs a candidate until it has stood down. What comes of it is the exit code of its command, when that was the reason.
 ///
 /// # Errors
 /// When it cannot start, or one of its parts dies: see [`DriverError`].
-pub async fn run(config: Config) -> Result<(), DriverError> {
+pub async fn run(config: Config) -> Result<Option<u8>, DriverError> {
     Driver::start(&config).await?.run().await
 }
 
@@ -78,13 +85,14 @@ enum Occurrence {
     Tick,
     Event(Event),
     Label(Report),
-    Reload,
+    Signal(Signal),
 }
 
 struct Driver {
     candidate: Candidate,
     etcd: Etcd,
     pod_label: PodLabel,
+    work: Work,
     app_probes: AppProbes,
     shared: Arc<Shared>,
     view: watch::Sender<Arc<View>>,
@@ -102,7 +110,7 @@ struct Driver {
 
 impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
-        let signals = Signals::listen().map_err(DriverError::Signals)?;
+        let signals = Signals::listen(config.runs_a_command()).map_err(DriverError::Signals)?;
         cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
         if let Err(error) = allow_for_open_streams() {
             warn!(%error, "there may be fewer event streams and waiting polls than usual: too few open files are allowed");
@@ -112,6 +120,8 @@ impl Driver {
         let telemetry = Telemetry::bind(config.telemetry).await?;
         let etcd = Etcd::new(&config.etcd, &config.election.lock_key, &config.election.identity, &config.timings)?;
         let pod_label = PodLabel::start(&config.pod_label, &config.election.identity);
+        let lock = state_dir.as_ref().map(StateDir::try_clone_lock).transpose().map_err(DriverError::Descriptors)?;
+        let work = Work::new(config, lock)?;
         let inheritance = state_dir.as_mut().map_or(Inheritance::Nothing, StateDir::inherit);
         let settings = Settings { inheritance, remembers: state_dir.is_some(), ..settings(config, pod_label.is_on())? };
         let candidate = Candidate::new(settings, clock::now());
@@ -132,6 +142,7 @@ impl Driver {
             candidate,
             etcd,
             pod_label,
+            work,
             app_probes,
             shared,
             view,
@@ -145,7 +156,7 @@ impl Driver {
         })
     }
 
-    async fn run(mut self) -> Result<(), DriverError> {
+    async fn run(mut self) -> Result<Option<u8>, DriverError> {
         self.shared.ready();
         let mut progress = self.run_effects(clock::now());
         while progress == Progress::GoOn {
@@ -157,7 +168,7 @@ impl Driver {
         if let Some(state_dir) = self.state_dir {
             state_dir.finish().await;
         }
-        Ok(())
+        Ok(self.work.ending()?)
     }
 
     /// Waits for one occurrence. Every branch is cancel-safe.
@@ -165,10 +176,8 @@ impl Driver {
         let patience = self.patience(clock::now());
         tokio::select! {
             event = self.etcd.next_event() => Ok(Occurrence::Event(event?)),
-            signal = self.signals.next() => Ok(match signal {
-                Signal::Stop => Occurrence::Event(Event::Stop),
-                Signal::Reload => Occurrence::Reload,
-            }),
+            signal = self.signals.next() => Ok(Occurrence::Signal(signal)),
+            report = self.work.next_report() => Ok(Occurrence::Event(report)),
             report = self.app_probes.next_report() => Ok(Occurrence::Event(match report? {
                 app_health::Report::Health(health) => Event::AppHealth(health),
                 app_health::Report::Gone => Event::AppGone,
@@ -194,7 +203,10 @@ impl Driver {
         if due || matches!(occurrence, Occurrence::Tick) {
             self.candidate.handle_timeout(now);
         }
-        if matches!(occurrence, Occurrence::Event(Event::Stop | Event::WorkFinished { .. })) {
+        if matches!(
+            occurrence,
+            Occurrence::Signal(Signal::Stop(_)) | Occurrence::Event(Event::Stop | Event::WorkFinished { .. })
+        ) {
             self.app_probes.stopping();
         }
         match occurrence {
@@ -205,7 +217,7 @@ impl Driver {
                 self.metrics.observe_label(&report);
                 self.reporter.report_label(&report);
             }
-            Occurrence::Reload => self.reload(),
+            Occurrence::Signal(signal) => self.take_signal(now, signal),
         }
         self.publish();
         self.run_effects(now)
@@ -229,9 +241,9 @@ impl Driver {
                 Effect::Unwatch(watch) => self.etcd.unwatch(watch),
                 Effect::SettleAnswers(id) => self.settle_answers(id),
                 Effect::Publish(publication) => self.pod_label.publish(publication),
-                Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
-                    unreachable!("a candidate without work starts none")
-                }
+                Effect::StartWork { id, term, until } => self.work.start(id, term, until),
+                Effect::ExtendWork { id, until } => self.work.extend(id, until),
+                Effect::StopWork { id, kill_at } => self.work.stop(id, kill_at),
                 Effect::Remember(memory) => {
                     if let Some(state_dir) = &self.state_dir {
                         state_dir.remember(memory);
@@ -258,6 +270,16 @@ impl Driver {
             promises.settled().await;
             id
         });
+    }
+
+    /// The command has every signal, before what that means for bellwether.
+    fn take_signal(&mut self, now: Reading, signal: Signal) {
+        self.work.forward(signal.number(), matches!(signal, Signal::Stop(_)));
+        match signal {
+            Signal::Stop(_) => self.candidate.handle_event(now, Event::Stop),
+            Signal::Reload => self.reload(),
+            Signal::Other(_) => {}
+        }
     }
 
     fn reload(&mut self) {
@@ -307,8 +329,8 @@ enum Progress {
 fn settings(config: &Config, publishes: bool) -> Result<Settings, DriverError> {
     let bare = Settings::bare(config.election.identity.clone(), config.timings, config.etcd.endpoints.len(), random()?);
     let application = config.app_health.as_ref().map_or(Application::NotChecked, |_| Application::Checked);
-    let (epoch, part) = (config.election.epoch, config.part);
-    Ok(Settings { epoch, nonce: Nonce(random()?), publishes, part, application, ..bare })
+    let (epoch, part, works) = (config.election.epoch, config.part, config.work.is_some());
+    Ok(Settings { epoch, nonce: Nonce(random()?), publishes, works, part, application, ..bare })
 }
 
 fn random() -> Result<u64, DriverError> {

@@ -15,3 +15,4 @@ pub mod protections;
 pub mod report;
 pub mod signals;
 pub mod state_dir;
+pub mod work;

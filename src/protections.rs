@@ -50,6 +50,8 @@ impl Protections {
     pub const NO_WORK_WAIT: Self = Self { code: 11, name: "no-work-wait" };
     /// A confirm counts although another process of the candidate has gone on with its lease.
     pub const NO_NONCE_CHECK: Self = Self { code: 12, name: "no-nonce-check" };
+    /// A guardian waits for orders, whatever the time.
+    pub const NO_GUARDIAN_DEADLINE: Self = Self { code: 13, name: "no-guardian-deadline" };
     /// Two processes may use one `--state-dir` at a time.
     pub const NO_STATE_LOCK: Self = Self { code: 31, name: "no-state-lock" };
 
@@ -59,7 +61,7 @@ impl Protections {
     pub const NO_APP_WAIT: Self = Self { code: 22, name: "no-app-wait" };
 
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NO_REQUEST_CHECK,
         Self::NO_MARGIN,
         Self::NO_CONFIRM,
@@ -73,6 +75,7 @@ impl Protections {
         Self::STALE_EVENTS,
         Self::NO_WORK_WAIT,
         Self::NO_NONCE_CHECK,
+        Self::NO_GUARDIAN_DEADLINE,
         Self::NO_HEALTH_GATE,
         Self::NO_APP_WAIT,
         Self::NO_STATE_LOCK,

@@ -68,6 +68,20 @@ enum Standing {
     SeveralClusters(EndpointId),
 }
 
+/// Each line written is a line of the log.
+struct ToLog;
+
+impl Write for ToLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        info!("{}", String::from_utf8_lossy(line).trim_end());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reporter").field("identity", &self.identity).finish_non_exhaustive()
@@ -94,10 +108,14 @@ impl Reporter {
         }
     }
 
-    /// The same on the process's own stdout.
+    /// The same on the process's own stdout, unless that is the command's: then names of leaders go to the log, too.
     #[must_use]
     pub fn to_stdout(config: &Config) -> Self {
-        Self::new(config, Box::new(io::stdout()))
+        if config.runs_a_command() {
+            Self::new(config, Box::new(ToLog))
+        } else {
+            Self::new(config, Box::new(io::stdout()))
+        }
     }
 
     /// Says at the start whether the pod is labelled.
@@ -205,7 +223,8 @@ impl Reporter {
             info!(leader = %name, term, epoch, "another leads");
         }
         // An election does not end because nobody listens on stdout.
-        if let Err(error) = writeln!(self.stdout, "{name} is the leader").and_then(|()| self.stdout.flush()) {
+        let line = format!("{name} is the leader\n");
+        if let Err(error) = self.stdout.write_all(line.as_bytes()).and_then(|()| self.stdout.flush()) {
             debug!(%error, "stdout does not take the leader's name");
         }
     }

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP, as events.
+//! Signals, as events.
 //!
 //! As the first process of a container nothing happens by default on a signal: every end is explicit here.
 
@@ -8,18 +8,43 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::StreamExt;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use nix::libc::{SIGPWR, SIGRTMAX, SIGRTMIN, SIGSTKFLT};
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGURG, SIGUSR1, SIGUSR2, SIGVTALRM,
+    SIGWINCH, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::flag;
 use signal_hook::low_level::unregister;
 use signal_hook::{SigId, iterator::backend::Handle};
 
+/// What a command gets besides those that bellwether listens to anyway. Left out: what cannot be caught; SIGCHLD and
+/// SIGPIPE, which tell of bellwether's own children and pipes; the faults and SIGABRT, which are bellwether's own; SIGTTIN
+/// and SIGTTOU, which the terminal sends to whoever uses it from the background.
+const FOR_THE_COMMAND: [i32; 15] = [
+    SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGTSTP, SIGURG, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGWINCH,
+    SIGIO, SIGPWR, SIGSTKFLT,
+];
+
 /// What an operator, or Kubernetes, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: stand down in order and stop.
-    Stop,
+    /// SIGTERM or SIGINT, and SIGQUIT while there is a command: stand down in order and stop.
+    Stop(i32),
     /// SIGHUP: read certificates and password again.
     Reload,
+    /// Another, for the command.
+    Other(i32),
+}
+
+impl Signal {
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Stop(number) | Self::Other(number) => number,
+            Self::Reload => SIGHUP,
+        }
+    }
 }
 
 /// Listens for signals until it is dropped.
@@ -34,11 +59,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen. Needs a Tokio runtime.
+    /// Starts to listen, with a command to every signal that it should get. Needs a Tokio runtime.
     ///
     /// # Errors
     /// When the system refuses a signal action or the pipe that wakes the runtime.
-    pub fn listen() -> io::Result<Self> {
+    pub fn listen(for_a_command: bool) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let mut actions = Vec::new();
         for signal in [SIGTERM, SIGINT] {
@@ -46,7 +71,12 @@ impl Signals {
             actions.push(flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stopping))?);
             actions.push(flag::register(signal, Arc::clone(&stopping))?);
         }
-        let stream = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let mut wanted = vec![SIGTERM, SIGINT, SIGHUP];
+        if for_a_command {
+            wanted.extend(FOR_THE_COMMAND);
+            wanted.extend(SIGRTMIN()..=SIGRTMAX());
+        }
+        let stream = signal_hook_tokio::Signals::new(wanted)?;
         let handle = stream.handle();
         Ok(Self { stream, handle, actions })
     }
@@ -54,15 +84,12 @@ impl Signals {
     /// The next signal. Cancel-safe: a signal that was not returned is returned next time. Several of one
     /// kind that arrive together are returned once.
     pub async fn next(&mut self) -> Signal {
-        loop {
-            match self.stream.next().await {
-                Some(SIGTERM | SIGINT) => return Signal::Stop,
-                Some(SIGHUP) => return Signal::Reload,
-                // No other number was asked for.
-                Some(_) => {}
-                // Only `drop` closes the handle.
-                None => std::future::pending().await,
-            }
+        match self.stream.next().await {
+            Some(number @ (SIGTERM | SIGINT | SIGQUIT)) => Signal::Stop(number),
+            Some(SIGHUP) => Signal::Reload,
+            Some(number) => Signal::Other(number),
+            // Only `drop` closes the handle.
+            None => std::future::pending().await,
         }
     }
 }
@@ -103,7 +130,7 @@ mod tests {
             return Some(child.output().expect("this very program can be started"));
         }
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts").block_on(async {
-            script(Signals::listen().expect("signals can be listened for")).await;
+            script(Signals::listen(true).expect("signals can be listened for")).await;
         });
         None
     }
@@ -125,7 +152,7 @@ mod tests {
                 send(SIGHUP);
                 assert_eq!(signals.next().await, Signal::Reload);
                 send(SIGTERM);
-                assert_eq!(signals.next().await, Signal::Stop);
+                assert_eq!(signals.next().await, Signal::Stop(SIGTERM));
             });
         assert!(child.is_none_or(|child| ran_to_its_end(&child)));
     }
@@ -134,7 +161,7 @@ mod tests {
     fn a_second_sigterm_ends_the_process_at_once_with_143() {
         let child = in_a_child("a_second_sigterm_ends_the_process_at_once_with_143", async |mut signals| {
             send(SIGTERM);
-            assert_eq!(signals.next().await, Signal::Stop);
+            assert_eq!(signals.next().await, Signal::Stop(SIGTERM));
             send(SIGTERM);
             panic!("still alive after the second SIGTERM");
         });
@@ -160,7 +187,7 @@ mod tests {
                 () = std::future::ready(()) => {}
             }
             send(SIGINT);
-            assert_eq!(signals.next().await, Signal::Stop);
+            assert_eq!(signals.next().await, Signal::Stop(SIGINT));
         });
         assert!(child.is_none_or(|child| ran_to_its_end(&child)));
     }

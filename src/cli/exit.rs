@@ -17,6 +17,8 @@ pub enum Exit {
     Internal,
     /// The system refused something at the start, such as a listen address that is taken. Starting again may help.
     CannotStart,
+    /// `exec`: the command's own, or what a shell says of one that cannot be run.
+    Command(u8),
 }
 
 impl Exit {
@@ -30,6 +32,7 @@ impl Exit {
             Self::Configuration => 64,
             Self::Internal => 70,
             Self::CannotStart => 75,
+            Self::Command(code) => code,
         }
     }
 }

@@ -4,6 +4,8 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are shown on a terminal, where backticks are noise")]
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 mod application;
@@ -36,6 +38,9 @@ pub struct RunFlags {
     /// Where it listens.
     #[command(flatten)]
     pub http: HttpFlags,
+    /// What runs only while it leads.
+    #[command(flatten)]
+    pub work: WorkFlags,
     /// In place of another sidecar.
     #[command(flatten)]
     pub compat: CompatFlags,
@@ -176,6 +181,55 @@ pub struct HttpFlags {
     /// Where /livez, /readyz and /metrics are [default: 0.0.0.0:4041]
     #[arg(long, value_name = "ADDRESS", env = "BELLWETHER_TELEMETRY")]
     pub telemetry: Option<String>,
+}
+
+/// What runs only while it leads.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Work: what runs only while this candidate leads")]
+pub struct WorkFlags {
+    /// Run by /bin/sh when this candidate comes to lead, before the command; unless it exits with 0 in time, the
+    /// leadership is given back
+    #[arg(long, value_name = "COMMAND LINE", env = "BELLWETHER_ON_LEAD")]
+    pub on_lead: Option<String>,
+
+    /// Run by /bin/sh when this candidate has ceased to lead, after the command is gone, before the lock is let go of
+    #[arg(long, value_name = "COMMAND LINE", env = "BELLWETHER_ON_STAND_DOWN")]
+    pub on_stand_down: Option<String>,
+
+    /// How long each hook may take before it is stopped [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "BELLWETHER_HOOK_TIMEOUT")]
+    pub hook_timeout: Option<String>,
+
+    /// How long what runs may take to end after SIGTERM, before SIGKILL: taken off every lease, so that all is dead
+    /// before another can lead. Interval + 2 × attempt timeout + stop timeout + margin ≤ TTL [default: what the others
+    /// leave of the TTL, at most 10s: 2s]
+    #[arg(long, value_name = "DURATION", env = "BELLWETHER_STOP_TIMEOUT")]
+    pub stop_timeout: Option<String>,
+}
+
+/// All flags of `bellwether exec`.
+#[derive(Args, Clone, Debug)]
+pub struct ExecFlags {
+    /// All of `bellwether run`.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// The command.
+    #[command(flatten)]
+    pub command: CommandFlags,
+}
+
+/// The command of `bellwether exec`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Work: what runs only while this candidate leads")]
+pub struct CommandFlags {
+    /// What becomes of a command that ends by itself. never: bellwether stands down and ends with its exit code.
+    /// on-failure: so for exit code 0, else it runs again. always: it runs again [default: never]
+    #[arg(long, value_name = "POLICY", env = "BELLWETHER_RESTART")]
+    pub restart: Option<String>,
+
+    /// What runs only while this candidate leads, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Arguments")]
+    pub command: Vec<OsString>,
 }
 
 /// What the cluster is shown.

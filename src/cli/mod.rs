@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand.
 
 mod client;
+mod exec;
 mod exit;
 pub mod flags;
+mod guard;
 mod http_client;
 mod output;
 mod probe;
@@ -21,7 +23,8 @@ pub use exit::Exit;
 
 use crate::config::{ConfigFault, PASSWORD_VARIABLE, Sources, variable};
 use crate::http::leave_continue_to_the_serving_thread;
-use flags::RunFlags;
+use flags::{ExecFlags, RunFlags};
+use guard::GuardFlags;
 use output::complain;
 use probe::ProbeFlags;
 use resign::ResignFlags;
@@ -47,6 +50,9 @@ enum Command {
     /// Take part in an election: what the sidecar's container runs
     #[command(after_help = run::AFTER_HELP, override_usage = run::USAGE)]
     Run(Box<RunFlags>),
+    /// Take part in an election, and run a command only while leading
+    #[command(after_help = exec::AFTER_HELP, override_usage = exec::USAGE)]
+    Exec(Box<ExecFlags>),
     /// Show who leads, who stands by, and since when
     ///
     /// Asks a running sidecar, or reads etcd: only then the flags below "Election" and "etcd" matter.
@@ -58,6 +64,9 @@ enum Command {
     /// Ask a sidecar one question and answer with the exit code
     #[command(after_help = probe::AFTER_HELP)]
     Probe(ProbeFlags),
+    /// The guardian of one run of a command, started by bellwether itself
+    #[command(hide = true)]
+    Guard(GuardFlags),
 }
 
 /// Does what the arguments say.
@@ -74,6 +83,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     let (name, outcome) = match cli.command {
         Command::Run(flags) => ("run", run::run(&flags, &sources)),
+        Command::Exec(flags) => ("exec", exec::exec(&flags, &sources)),
+        Command::Guard(flags) => return guard::guard(&flags),
         Command::Status(flags) => ("status", in_runtime(status::run(&flags, &sources))),
         Command::Resign(flags) => ("resign", in_runtime(resign::run(&flags, &sources))),
         Command::Probe(flags) => ("probe", in_runtime(probe::run(&flags, &sources))),
@@ -164,7 +175,7 @@ fn in_runtime(outcome: impl Future<Output = Result<Exit, Vec<ConfigFault>>>) -> 
 mod tests {
     use super::*;
     use crate::config::Span;
-    use crate::election::{Timings, TimingsRequest};
+    use crate::election::{StopTime, Timings, TimingsRequest};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -189,7 +200,8 @@ mod tests {
 
     #[test]
     fn help_tells_the_defaults_the_timings_have() {
-        let timings = Timings::new(TimingsRequest::default()).expect("the defaults go together");
+        let request = TimingsRequest { stop_time: StopTime::Default, ..TimingsRequest::default() };
+        let timings = Timings::new(request).expect("the defaults go together");
         let run = command().get_subcommands().find(|command| command.get_name() == "run").cloned();
         let run = run.expect("there is a subcommand run");
         for (flag, default) in [
@@ -200,6 +212,7 @@ mod tests {
             ("reconnect_window", timings.reconnect_window()),
             ("answer_validity", timings.answer_validity()),
             ("drain_timeout", timings.drain_timeout()),
+            ("stop_timeout", timings.stop_time()),
         ] {
             let help = run.get_arguments().find(|arg| arg.get_id() == flag).and_then(|arg| arg.get_help());
             let help = help.expect("every timing has a help text").to_string();

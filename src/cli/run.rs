@@ -1,7 +1,7 @@
 //! `bellwether run`: takes part in an election until it is told to stop.
 
 use super::exit::Exit;
-use super::flags::RunFlags;
+use super::flags::{CommandFlags, RunFlags};
 use super::in_runtime;
 use super::output::complain;
 use crate::config::{Config, ConfigFault, FaultKind, Faults, Sources, Surroundings};
@@ -11,6 +11,7 @@ use crate::http::HttpError;
 use crate::logs;
 #[cfg(feature = "sabotage")]
 use crate::protections::Protections;
+use crate::work::WorkError;
 
 /// The two flags without a default first.
 pub const USAGE: &str = "bellwether run --election <NAME> --etcd-endpoints <URL,…> [OPTIONS]";
@@ -43,16 +44,31 @@ Examples:
 /// # Errors
 /// Every fault of the configuration.
 pub fn run(flags: &RunFlags, sources: &Sources) -> Result<Exit, Vec<ConfigFault>> {
+    parse(flags, None, sources).and_then(drive_to_the_end)
+}
+
+/// Everything there is to know, with a command for `bellwether exec`.
+///
+/// # Errors
+/// Every fault of the configuration.
+pub fn parse(flags: &RunFlags, command: Option<&CommandFlags>, sources: &Sources) -> Result<Config, Vec<ConfigFault>> {
     let mut faults = Faults::new(sources);
     let sabotaged = faults.keep(sabotage());
-    let config = match (Config::parse(flags, sources, &Surroundings::read()), faults.finish(sabotaged)) {
-        (Ok(config), Ok(())) => config,
-        (Ok(_), Err(faults)) | (Err(faults), Ok(())) => return Err(faults),
+    match (Config::parse_with(flags, command, sources, &Surroundings::read()), faults.finish(sabotaged)) {
+        (Ok(config), Ok(())) => Ok(config),
+        (Ok(_), Err(faults)) | (Err(faults), Ok(())) => Err(faults),
         (Err(mut faults), Err(more)) => {
             faults.extend(more);
-            return Err(faults);
+            Err(faults)
         }
-    };
+    }
+}
+
+/// Takes part until it has stood down.
+///
+/// # Errors
+/// None: what is wrong from here on is an exit code.
+pub fn drive_to_the_end(config: Config) -> Result<Exit, Vec<ConfigFault>> {
     exit_on_panic();
     in_runtime(async { Ok(drive(config).await) })
 }
@@ -66,7 +82,8 @@ async fn drive(config: Config) -> Exit {
         tracing::warn!("{warning}");
     }
     match driver::run(config).await {
-        Ok(()) => Exit::Done,
+        Ok(None) => Exit::Done,
+        Ok(Some(code)) => Exit::Command(code),
         Err(error) => {
             let exit = exit_of(&error);
             tracing::error!(exit_code = exit.code(), "{error}");
@@ -81,14 +98,17 @@ fn exit_of(error: &DriverError) -> Exit {
         DriverError::Etcd(EtcdError::TaskDied(_))
         | DriverError::Http(HttpError::Ended { .. })
         | DriverError::Kubernetes(_)
+        | DriverError::Work(WorkError::GuardianDied)
         | DriverError::AppHealth(_)
         | DriverError::Task(_) => Exit::Internal,
         DriverError::Etcd(EtcdError::File { .. } | EtcdError::Endpoint { .. } | EtcdError::NoAnswer(_))
         | DriverError::Http(
             HttpError::Bind { .. } | HttpError::SocketInUse(_) | HttpError::NotASocket(_) | HttpError::NoAddress,
         )
+        | DriverError::Work(WorkError::NoSubreaper(_) | WorkError::NoProc)
         | DriverError::Signals(_)
         | DriverError::StateDir(_)
+        | DriverError::Descriptors(_)
         | DriverError::NoRandomness => Exit::CannotStart,
     }
 }
@@ -106,20 +126,20 @@ fn exit_on_panic() {
 
 /// Takes the protection away that `BELLWETHER_SABOTAGE` names.
 #[cfg(feature = "sabotage")]
-fn sabotage() -> Result<(), FaultKind> {
+pub(super) fn sabotage() -> Result<(), FaultKind> {
     let Some(value) = sabotage_asked_for() else { return Ok(()) };
     let Some(protection) = Protections::ALL.into_iter().find(|protection| protection.name() == value) else {
         let known: Vec<&str> = Protections::ALL.iter().map(|protection| protection.name()).collect();
         return Err(FaultKind::Sabotage { value, way_out: format!("choose one of {}", known.join(", ")) });
     };
-    complain(&format!("BELLWETHER_SABOTAGE={value}: this sidecar is unsafe on purpose\n"));
+    complain(&format!("BELLWETHER_SABOTAGE={value}: this process is unsafe on purpose\n"));
     Protections::take_away(Some(protection));
     Ok(())
 }
 
 /// Nothing can be taken away from this build, and a test that asks for it must not pass for that.
 #[cfg(not(feature = "sabotage"))]
-fn sabotage() -> Result<(), FaultKind> {
+pub(super) fn sabotage() -> Result<(), FaultKind> {
     let way_out = || "unset it: it is for tests only".to_owned();
     sabotage_asked_for().map_or(Ok(()), |value| Err(FaultKind::Sabotage { value, way_out: way_out() }))
 }

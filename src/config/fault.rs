@@ -16,6 +16,7 @@ use super::names::NameFault;
 use super::part::PartFault;
 use super::sources::Sources;
 use super::state_dir::StateDirFault;
+use super::work::WorkFault;
 use crate::election::TimingFault;
 
 /// One fault, and the environment variables that the settings concerned came from.
@@ -149,6 +150,9 @@ pub enum FaultKind {
         /// What is wrong with it.
         fault: ApiFault,
     },
+    /// The command and the hooks.
+    #[error(transparent)]
+    Work(WorkFault),
     /// The pod is to be labelled, and nothing tells through whom.
     #[error(
         "--pod-label: on, but {token_file:?}, the token for the API server, is not there; mount the service account \
@@ -294,6 +298,7 @@ impl FaultKind {
             Self::TlsWithoutHttps { flag } => vec![flag, "--etcd-endpoints"],
             Self::KeyMismatch { .. } => vec!["--etcd-cert-file", "--etcd-key-file"],
             Self::Epoch(_) => vec!["--epoch"],
+            Self::Work(fault) => vec![fault.flag()],
             Self::ServerName(_) => vec!["--etcd-server-name"],
             Self::UserWithoutPassword => vec!["--etcd-user"],
             Self::Both { one, other } => vec![one, other],

@@ -17,12 +17,15 @@ use super::names::{check_election, check_identity, check_lock_key, check_namespa
 use super::part::parse_part;
 use super::sources::{Sources, Surroundings};
 use super::state_dir::parse_state_dir;
+use super::work::{WorkFault, parse_work};
 use super::{
     Config, ElectionConfig, EtcdConfig, HttpConfig, HttpListen, LockConfig, LockKeyName, LogConfig, LogFormat,
     LogLevel, PodLabelConfig,
 };
-use crate::cli::flags::{CandidateFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags};
-use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, StopTime, Timings, TimingsRequest};
+use crate::cli::flags::{
+    CandidateFlags, CommandFlags, EtcdFlags, HttpFlags, LockFlags, LogFlags, RunFlags, TimingFlags,
+};
+use crate::election::{Epoch, Identity, LEASE_TTL_RIDES_OUT_ELECTION, Part, StopTime, Timings, TimingsRequest};
 
 impl Config {
     /// Parses everything `bellwether run` was given.
@@ -30,6 +33,19 @@ impl Config {
     /// # Errors
     /// Every fault there is, never only the first.
     pub fn parse(flags: &RunFlags, sources: &Sources, surroundings: &Surroundings) -> Result<Self, Vec<ConfigFault>> {
+        Self::parse_with(flags, None, sources, surroundings)
+    }
+
+    /// Parses everything `bellwether exec` was given, or `bellwether run` without a command.
+    ///
+    /// # Errors
+    /// Every fault there is, never only the first.
+    pub fn parse_with(
+        flags: &RunFlags,
+        command: Option<&CommandFlags>,
+        sources: &Sources,
+        surroundings: &Surroundings,
+    ) -> Result<Self, Vec<ConfigFault>> {
         let Adopted { flags, sources, compat, faults: found, warnings: told } =
             Adopted::of(flags, sources, surroundings);
         let mut faults = Faults::new(&sources);
@@ -39,14 +55,20 @@ impl Config {
         let lock = parse_lock(&flags.lock, surroundings, &mut faults);
         let candidate = parse_candidate(&flags.candidate, surroundings, &mut faults);
         let etcd = parse_etcd(&flags.etcd, surroundings, &mut faults);
-        let timings = parse_timings(&flags.timings, &mut faults);
-        let part = parse_part(&flags.part, &flags.app_health, &mut faults);
+        let work = parse_work(&flags.work, command, &mut faults);
+        let stop_time = work.as_ref().map_or(StopTime::NoWork, |(_, stop_time)| *stop_time);
+        let timings = parse_timings(&flags.timings, stop_time, &mut faults);
+        let part = parse_part(&flags.part, &flags.app_health, &flags.work, &mut faults);
+        if command.is_some() && part == Some(Part::Observer) {
+            faults.push(FaultKind::Work(WorkFault::NeverLeads));
+        }
         let app_health = parse_app_health(&flags.app_health, &mut faults).ok();
         let listeners = parse_listeners(&flags.http, &mut faults);
         let election = lock.as_ref().map(|lock| lock.name.as_str());
         let identity = candidate.as_ref().map(|(identity, _)| identity.as_str());
         let pod_label = parse_pod_label(&flags.kubernetes, election, identity, surroundings, &mut faults);
         let log = parse_log(&flags.log, &mut faults);
+        let timings = timings.zip(work);
         let state_dir = parse_state_dir(&flags.state, &mut faults);
         let all = match (lock, candidate, etcd, timings, listeners, pod_label, log) {
             (Some(lock), Some(candidate), Some(etcd), Some(timings), Some(listeners), Some(pod_label), Some(log)) => {
@@ -59,6 +81,7 @@ impl Config {
             ((lock, (identity, epoch), etcd, timings, (http, telemetry), pod_label, log), (part, app_health)),
             state_dir,
         ) = faults.finish(all)?;
+        let (timings, (work, _)) = timings;
         let mut config = Self {
             election: ElectionConfig {
                 name: lock.name,
@@ -73,6 +96,7 @@ impl Config {
             app_health,
             http,
             telemetry,
+            work,
             compat,
             pod_label,
             state_dir,
@@ -188,7 +212,7 @@ fn parse_endpoint_flag(given: &[String], faults: &mut Faults<'_>) -> Option<Endp
     }
 }
 
-fn parse_timings(flags: &TimingFlags, faults: &mut Faults<'_>) -> Option<Timings> {
+fn parse_timings(flags: &TimingFlags, stop_time: StopTime, faults: &mut Faults<'_>) -> Option<Timings> {
     let mut unread: Vec<&'static str> = Vec::new();
     let mut duration = |flag: &'static str, given: &Option<String>| -> Option<Duration> {
         let read = faults.duration_if_set(flag, given.as_ref())?;
@@ -202,7 +226,7 @@ fn parse_timings(flags: &TimingFlags, faults: &mut Faults<'_>) -> Option<Timings
         reconnect_window: duration("--reconnect-window", &flags.reconnect_window),
         answer_validity: duration("--answer-validity", &flags.answer_validity),
         drain_timeout: duration("--drain-timeout", &flags.drain_timeout),
-        stop_time: StopTime::NoWork,
+        stop_time,
     };
     match Timings::new(request) {
         Ok(timings) => unread.is_empty().then_some(timings),

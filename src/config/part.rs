@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::fault::FaultKind;
 use super::faults::Faults;
-use crate::cli::flags::{AppHealthFlags, PartFlags};
+use crate::cli::flags::{AppHealthFlags, PartFlags, WorkFlags};
 use crate::election::Part;
 
 /// A flag that says something about leading, of a sidecar that never leads.
@@ -22,7 +22,12 @@ impl PartFault {
     }
 }
 
-pub(super) fn parse_part(flags: &PartFlags, app_health: &AppHealthFlags, faults: &mut Faults<'_>) -> Option<Part> {
+pub(super) fn parse_part(
+    flags: &PartFlags,
+    app_health: &AppHealthFlags,
+    work: &WorkFlags,
+    faults: &mut Faults<'_>,
+) -> Option<Part> {
     let part = match faults.value("--never-lead", flags.never_lead.as_ref()) {
         Some(text) => {
             let parts = [("true", Part::Observer), ("false", Part::Candidate)];
@@ -30,7 +35,11 @@ pub(super) fn parse_part(flags: &PartFlags, app_health: &AppHealthFlags, faults:
         }
         None => Part::Candidate,
     };
-    let of_leaders_only = [("--app-health", app_health.app_health.as_ref())];
+    let of_leaders_only = [
+        ("--app-health", app_health.app_health.as_ref()),
+        ("--on-lead", work.on_lead.as_ref()),
+        ("--on-stand-down", work.on_stand_down.as_ref()),
+    ];
     for (flag, given) in of_leaders_only {
         if part == Part::Observer && faults.value(flag, given).is_some() {
             faults.push(FaultKind::Part(PartFault { flag }));

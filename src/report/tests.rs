@@ -42,6 +42,7 @@ fn config() -> Config {
         app_health: None,
         http: HttpConfig { listen: Vec::new(), allow_remote_resign: false },
         telemetry: ([127, 0, 0, 1], 0).into(),
+        work: None,
         compat: None,
         pod_label: PodLabelConfig::Off(LabelOff::Asked),
         state_dir: None,

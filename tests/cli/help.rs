@@ -20,6 +20,11 @@ fn the_help_of_run() {
 }
 
 #[test]
+fn the_help_of_exec() {
+    insta::assert_snapshot!(help(&["exec", "--help"]));
+}
+
+#[test]
 fn the_help_of_status() {
     insta::assert_snapshot!(help(&["status", "--help"]));
 }

@@ -24,6 +24,12 @@ impl Moment {
         Self(nanos)
     }
 
+    /// Nanoseconds since boot.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
     /// The time from `earlier` to this moment, zero when `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -23,6 +23,8 @@ pub struct SidecarOptions {
     pub arguments: Vec<String>,
     /// More of the environment. Nothing called `BELLWETHER_…` is inherited.
     pub environment: Vec<(String, String)>,
+    /// For `bellwether exec`; empty: `bellwether run`.
+    pub command: Vec<String>,
     /// The host of a lab on which it runs, on the product's own ports. Without one, on free ports of loopback.
     pub host: Option<Host>,
 }
@@ -38,6 +40,7 @@ impl SidecarOptions {
             etcd_endpoints: etcd_endpoints.to_vec(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            command: Vec::new(),
             host: None,
         }
     }
@@ -53,6 +56,13 @@ impl SidecarOptions {
     #[must_use]
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// As `bellwether exec`, with this command.
+    #[must_use]
+    pub fn executing(mut self, command: &[&str]) -> Self {
+        self.command = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -72,12 +82,14 @@ impl SidecarOptions {
             command.env_remove(name);
         }
         command
-            .arg("run")
+            .arg(if self.command.is_empty() { "run" } else { "exec" })
             .args(["--identity", &self.identity, "--election", &self.election])
             .args(["--etcd-endpoints", &self.etcd_endpoints.join(",")])
             .args(["--http", &http.to_string(), "--telemetry", &telemetry.to_string()])
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .args((!self.command.is_empty()).then_some("--"))
+            .args(&self.command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
