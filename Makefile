@@ -40,7 +40,7 @@ help: ## Show this help
 	@printf 'Bellwether: leader-election sidecar for Kubernetes, on etcd\n\nUsage: make TARGET [VARIABLE=VALUE…]\n\n'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: SCENARIO=kill|pause|resign|term|etcd-restart (demo)  ETCD=etcd|etcd-3.6 (demo, test, faults)  DURATION=… SEED=… ONLY=… (faults)\n'
-	@printf '           SEEDS=… SEED=… WEATHER=storm|operators|old-revokes|fading|handovers LEAVE_OUT=… CONTROL=… (simulate)\n'
+	@printf '           SEEDS=… SEED=… WEATHER=storm|operators|old-revokes|fading|handovers|restarts|copies LEAVE_OUT=… CONTROL=… (simulate)\n'
 	@printf '           ARGS=… (demo, test, bench, bench-push, simulate)\n'
 	@printf '\nThe first test builds a kube-apiserver from source, which takes a quarter of an hour; KUBEBUILDER_ASSETS names a folder that\n'
 	@printf "has one. Tests that need none do not wait for it: make test ARGS='--test core', ARGS=--lib. All of it is kept in .cache.\n"

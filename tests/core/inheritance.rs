@@ -151,6 +151,39 @@ fn whom_another_process_has_replaced_gives_way_at_its_next_confirm() {
     assert!(!scene.leads());
 }
 
+/// Both stand by with one lease, which neither confirms.
+#[test]
+fn a_claim_that_finds_the_key_of_another_process_with_the_same_lease_makes_no_leader() {
+    let mut scene = Scene::of(life(1)).heir();
+    scene.rival_dies();
+    let claim = scene.take(Operation::Claim);
+    let record = bellwether::election::CandidateRecord {
+        epoch: Epoch(0),
+        registered_at: scene.now().wall,
+        leading_since: Some(scene.now().wall),
+        nonce: Some(Nonce(2)),
+    };
+    let others = Call::Claim { lease: scene.my_lease(), record };
+    let (boot, me) = (scene.now().boot.nanos(), Identity::new(ME));
+    scene.etcd.call(boot, &me, bellwether::election::EndpointId(0), &others).expect("the lease lives");
+    scene.deliver(&claim);
+    assert!(!scene.leads());
+    scene.answer_all();
+    assert!(!scene.leads());
+    assert_eq!(scene.told(|notice| matches!(notice, Notice::Superseded)), 1);
+}
+
+#[test]
+fn who_goes_on_where_answers_promise_nothing_is_not_due_for_ever() {
+    let request = TimingsRequest { answer_validity: Some(Duration::ZERO), ..TimingsRequest::default() };
+    let timings = Timings::new(request).expect("the timings hold together");
+    let scene = Scene::of(Settings { timings, ..life(1) }).leader();
+    let memory = scene.memory.clone().expect("a leader remembers its term");
+    let mut scene = scene.reborn(SOON, Settings { timings, ..second_life(memory) });
+    scene.answer(Operation::Probe);
+    assert!(scene.next_deadline().is_some_and(|at| at > scene.now().boot));
+}
+
 #[test]
 fn without_the_nonce_two_processes_would_lead_by_one_lease() {
     let (mut scene, memory) = leader();

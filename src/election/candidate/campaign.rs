@@ -152,6 +152,11 @@ impl Candidate {
             return;
         }
         self.stay_away_until = None;
+        // An earlier claim of this process has made the key, or that of another one that holds the same lease: the next
+        // confirmed renewal, which reads whose it is, decides.
+        if !won {
+            return;
+        }
         // The watch may already have told what became of the key since.
         if self.adoptable().is_none_or(|lock| lock.create_revision != token) {
             return;

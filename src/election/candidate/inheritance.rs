@@ -70,7 +70,8 @@ impl Candidate {
             }
         } else {
             let term = memory.term;
-            self.inherited_answers_until = Some(now.boot.after(memory.validity));
+            // Without a validity there are none: a deadline of this very instant would be due for ever.
+            self.inherited_answers_until = Some(now.boot.after(memory.validity)).filter(|until| now.boot < *until);
             self.answers_hold_until = self.inherited_answers_until;
             self.lease = LeaseState::Held(Lease::granted(memory.lease, now.boot));
             self.inherited = Inherited::Resuming(memory);

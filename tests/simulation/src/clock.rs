@@ -70,11 +70,13 @@ impl Clock {
     }
 
     /// The guest goes on; its wall clock is set right by the hypervisor, its boot clock is not.
-    pub(crate) fn go_on(&mut self, now: u64) {
-        let Some(since) = self.stopped_at.take() else { return };
+    /// For how long it stood still, in true time.
+    pub(crate) fn go_on(&mut self, now: u64) -> u64 {
+        let Some(since) = self.stopped_at.take() else { return 0 };
         self.stood_still += self.run(now) - self.run(since);
         // By the true time: the hypervisor knows no other.
         self.wall_lead += i128::from(now - since);
+        now - since
     }
 
     /// Somebody sets the wall clock.

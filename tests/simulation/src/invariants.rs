@@ -2,8 +2,7 @@
 //!
 //! Everything is judged from outside, on the true clock, right before and right after everything that happens. In
 //! between nobody begins to answer 200: that takes an event. So what holds at these instants holds at every instant.
-//!
-//! `child_runs_only_inside_a_term` has no subject here: candidates start no child processes.
+//! What candidates have beside their election is judged in `company.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,8 +13,17 @@ use crate::etcd::StaleRevoke;
 use crate::node::Node;
 use crate::scenario::{Violation, Weather};
 
+mod company;
+#[cfg(test)]
+mod company_tests;
 #[cfg(test)]
 mod tests;
+mod twins;
+
+pub(crate) use company::{
+    leader_works_at_rest, nobody_leads_when_all_are_ill, observers_name_the_leader, stops_within_the_stop_time,
+    the_news_stops_the_work,
+};
 
 /// Whether an invariant holds.
 pub(crate) type Verdict = Result<(), Violation>;
@@ -52,6 +60,10 @@ const OPERATION_TAKES_MOST: u64 = 200_000_000;
 #[derive(Debug)]
 pub(crate) struct Judge {
     weather: Weather,
+    /// The place of a second process of the first candidate.
+    twin: Option<usize>,
+    /// Since when another process goes on with a candidate's lease.
+    superseded: Vec<Option<u64>>,
     promises: Vec<Option<Promise>>,
     lock: Option<LockKey>,
     /// Who chose which lease.
@@ -76,9 +88,11 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(candidates: usize, weather: Weather) -> Self {
+    pub(crate) fn new(candidates: usize, weather: Weather, twin: Option<usize>) -> Self {
         Self {
             weather,
+            twin,
+            superseded: vec![None; candidates],
             promises: vec![None; candidates],
             lock: None,
             leases: BTreeMap::new(),
@@ -125,11 +139,18 @@ impl Judge {
         }
         self.note_overlap(now);
         let answering = std::mem::take(&mut self.answering);
-        let rightful: Vec<Answering> = answering.iter().copied().filter(|one| !self.is_excused(one.term)).collect();
+        let rightful: Vec<Answering> = answering
+            .iter()
+            .copied()
+            .filter(|one| !self.is_excused(one.term) && self.superseded[one.node].is_none())
+            .collect();
         at_most_one_leader_answers(&rightful)?;
         for one in &answering {
             let node = &mut nodes[one.node];
-            if self.is_excused(one.term) {
+            if let Some(since) = self.superseded[one.node] {
+                twins::superseded_ends_by_until(now, *one, since, node)?;
+                continue;
+            } else if self.is_excused(one.term) {
                 self.overlap_ends_with_the_news_and_by_until(now, *one, node)?;
             } else {
                 no_leader_without_lease_and_key(*one, node, lock, &has_lease)?;
@@ -182,6 +203,7 @@ impl Judge {
     /// if each leader's is higher than all before. Terms grow within one history of the store, and from one to the next
     /// with the epoch; where the store has been wiped, who has heard of a later revision than it has must not lead.
     fn terms_only_grow(&mut self, one: Answering, node: &Node, revision: Revision) -> Verdict {
+        let one = Answering { node: self.sidecar(one.node), ..one };
         let before = self.highest_since_wipe.replace(one);
         if before == Some(one) {
             return Ok(());
@@ -224,6 +246,16 @@ impl Judge {
         Ok(())
     }
 
+    /// When somebody else took the lock of this term away, if that is so.
+    fn taken_away(&self, token: Revision) -> Option<u64> {
+        self.taken_away.get(&token).map(|taken| taken.at)
+    }
+
+    /// The token of which a candidate's watch has told that it is gone.
+    pub(crate) fn told(&self, node: usize) -> Option<Revision> {
+        self.told[node]
+    }
+
     // ---- what is written down
 
     /// A watch on the lock tells a candidate something. What it leads by then is what it may have to stop leading.
@@ -242,10 +274,12 @@ impl Judge {
     /// A candidate is new: nobody has told it anything.
     pub(crate) fn is_born(&mut self, node: usize) {
         self.told[node] = None;
+        self.superseded[node] = None;
     }
 
     /// A candidate's call leaves.
     pub(crate) fn calls(&mut self, node: usize, call: &Call) -> Verdict {
+        let node = self.sidecar(node);
         match call {
             Call::Grant { lease, .. } => {
                 self.leases.insert(*lease, node);
@@ -253,11 +287,14 @@ impl Judge {
             Call::DeleteLock { create_revision, lease } => {
                 resign_deletes_only_own_key(node, self.leases.get(lease).copied(), call)?;
                 self.let_go.insert(*create_revision);
+                self.may_rob_its_twin(node, Some(*create_revision));
             }
             Call::Revoke { lease } => {
                 resign_deletes_only_own_key(node, self.leases.get(lease).copied(), call)?;
                 let lock = self.lock.as_ref().filter(|lock| lock.lease == Some(*lease));
-                self.let_go.extend(lock.map(|lock| lock.create_revision));
+                let token = lock.map(|lock| lock.create_revision);
+                self.let_go.extend(token);
+                self.may_rob_its_twin(node, token);
             }
             Call::Probe
             | Call::Observe { .. }

@@ -8,9 +8,11 @@
 #![expect(clippy::unchecked_time_subtraction, reason = "a world that subtracts too much should panic")]
 
 mod clock;
+mod company;
 mod dice;
 pub mod etcd;
 mod faults;
+mod guardian;
 mod invariants;
 mod labels;
 mod network;

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bellwether::election::{
-    Answer, CallError, Candidate, Epoch, Event, Identity, Instant, OpId, Revision, Settings, StreamId, Term, Timings,
-    View, WatchId,
+    Answer, AppHealth, CallError, Candidate, Epoch, Event, Identity, Inheritance, Instant, Memory, Nonce, OpId,
+    PublicState, Revision, Settings, StreamId, Term, Timings, View, WatchId,
 };
 
 use crate::clock::{Clock, nanos};
+use crate::company::Company;
 use crate::etcd::Ticket;
+use crate::guardian::Guardian;
 
 /// The driver's loop turns at least this often.
 const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +42,27 @@ pub(crate) struct Node {
     pub(crate) rest: u64,
     /// How many calls and keep-alives it has sent.
     pub(crate) requests: u64,
+    /// What it has beside its election.
+    pub(crate) company: Company,
+    /// What its process has kept for the next one.
+    pub(crate) kept: Option<Kept>,
+    /// Of this life's command, and of those of earlier lives that are not quite gone.
+    pub(crate) guardians: Vec<Guardian>,
+    /// Until when a command may be there that the guest's stop has kept from ending in time.
+    pub(crate) guest_excused_until: u64,
+    /// For how many reasons its application is not healthy at this time.
+    pub(crate) ills: u32,
+    /// Its process dies when it has asked for the lock to be let go of; how long after that the next one starts.
+    pub(crate) dies_at_release: Option<u64>,
+}
+
+/// What is left in a candidate's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) memory: Memory,
+    /// When the life that wrote it began.
+    pub(crate) began: Instant,
+    pub(crate) epoch: Epoch,
 }
 
 /// A stopped process, or a stopped guest.
@@ -87,6 +110,22 @@ pub(crate) struct Process {
     pub(crate) beside: BTreeMap<usize, Beside>,
     /// The highest revision it has heard of.
     pub(crate) heard: Revision,
+    /// Tells it from every other.
+    pub(crate) nonce: Nonce,
+    /// When it began.
+    pub(crate) began: Instant,
+    /// It tries to go on with a term.
+    pub(crate) resumes: bool,
+    /// What it was told of its application's health, and has handled.
+    handled: Option<AppHealth>,
+    /// The same, as its listeners show it.
+    pub(crate) shown: Option<AppHealth>,
+    /// Its application's health is looked at from now on.
+    pub(crate) looks_at_app: bool,
+    /// It led when it was told to stop, then.
+    pub(crate) stop_told: Option<Instant>,
+    /// It was told that its application has gone.
+    pub(crate) app_gone: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,14 +178,31 @@ impl Node {
             clock_trouble_until: 0,
             rest: 0,
             requests: 0,
+            company: Company::default(),
+            kept: None,
+            guardians: Vec::new(),
+            guest_excused_until: 0,
+            ills: 0,
+            dies_at_release: None,
         }
     }
 
     /// Starts a process. Its first effects are there at once.
-    pub(crate) fn start(&mut self, now: u64, seed: u64) {
-        let bare = Settings::bare(self.identity.clone(), self.timings, self.endpoints, seed);
-        let settings = Settings { epoch: self.epoch, publishes: true, ..bare };
-        let candidate = Candidate::new(settings, self.clock.reading(now));
+    pub(crate) fn start(&mut self, now: u64, seed: u64, timings: Timings, inheritance: Inheritance) {
+        let bare = Settings::bare(self.identity.clone(), timings, self.endpoints, seed);
+        let resumes = matches!(inheritance, Inheritance::Resume(_));
+        let settings = Settings {
+            epoch: self.epoch,
+            publishes: true,
+            works: self.company.works,
+            remembers: self.company.remembers,
+            part: self.company.part(),
+            application: self.company.application(),
+            inheritance,
+            ..bare
+        };
+        let (reading, nonce) = (self.clock.reading(now), settings.nonce);
+        let candidate = Candidate::new(settings, reading);
         self.process = Some(Process {
             published: candidate.view().clone(),
             candidate,
@@ -159,6 +215,14 @@ impl Node {
             promised: None,
             beside: BTreeMap::new(),
             heard: Revision(0),
+            nonce,
+            began: reading.boot,
+            resumes,
+            handled: None,
+            shown: None,
+            looks_at_app: false,
+            stop_told: None,
+            app_gone: false,
         });
     }
 
@@ -166,6 +230,7 @@ impl Node {
     pub(crate) fn end(&mut self) -> Option<Process> {
         self.life += 1;
         self.pause_in_turn = None;
+        self.dies_at_release = None;
         self.process.take()
     }
 
@@ -218,6 +283,7 @@ impl Node {
             process.candidate.handle_timeout(reading);
         }
         if let Some(event) = event {
+            process.note(reading.boot, &event);
             process.candidate.handle_event(reading, event);
         }
         match process.candidate.poll_timeout() {
@@ -229,6 +295,7 @@ impl Node {
     /// Lets the listeners see what the candidate has come to.
     pub(crate) fn publish(&mut self) {
         let process = self.process.as_mut().expect("it is in a turn");
+        process.shown = process.handled;
         if process.published.version != process.candidate.view().version {
             process.published = process.candidate.view().clone();
         }
@@ -282,5 +349,33 @@ impl Node {
     /// How long a lease may go on after its last keep-alive, as this machine's clock counts it.
     pub(crate) fn lease_life(&self) -> u64 {
         self.clock.true_span(self.timings.lease_ttl()).max(nanos(self.timings.lease_ttl()))
+    }
+}
+
+impl Process {
+    /// What the judge has to know of what it is told.
+    fn note(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::AppHealth(health) => self.handled = Some(*health),
+            Event::AppGone => self.app_gone = true,
+            Event::Stop | Event::WorkFinished { .. } if self.stop_told.is_none() => {
+                let leads = matches!(self.candidate.view().state, PublicState::Leading | PublicState::Jeopardy);
+                self.stop_told = leads.then_some(now);
+            }
+            Event::Stop
+            | Event::WorkFinished { .. }
+            | Event::Answered { .. }
+            | Event::KeepAliveAnswered { .. }
+            | Event::StreamEnded { .. }
+            | Event::WatchCreated { .. }
+            | Event::WatchChanged { .. }
+            | Event::WatchEnded { .. }
+            | Event::AnswersSettled { .. }
+            | Event::Published { .. }
+            | Event::WorkFailed { .. }
+            | Event::WorkStopped { .. }
+            | Event::Resign { .. }
+            | Event::CredentialsRenewed => {}
+        }
     }
 }

@@ -24,6 +24,11 @@ pub enum Weather {
     /// The lock is let go of and taken again in no time, while answers are late: what was true when it was said, and is
     /// not any more when it is heard.
     Handovers,
+    /// Candidates that remember their term die and come back, soon or late, again and again, while what they have sent is
+    /// still under way.
+    Restarts,
+    /// And somebody runs a second process on a copy of a candidate's memory: two go on with the same term for a while.
+    Copies,
 }
 
 /// One run, whole: the same scenario gives the same outcome.
@@ -35,13 +40,15 @@ pub struct Scenario {
     pub weather: Weather,
     /// The faults that are left out, by their number in the order of the seed's plan: how a failing seed is shrunk.
     pub left_out: Vec<usize>,
+    /// Candidates have nothing beside their election, whatever the seed says: no work, no memory, no application.
+    pub bare: bool,
 }
 
 impl Scenario {
     /// The whole plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64, weather: Weather) -> Self {
-        Self { seed, weather, left_out: Vec::new() }
+        Self { seed, weather, left_out: Vec::new(), bare: false }
     }
 }
 
@@ -54,6 +61,8 @@ pub enum Control {
     ViewAfterEffects,
     /// The confirming read leaves beside the keep-alive, not after its answer.
     ConfirmBeside,
+    /// The time that work may take to stop is not taken off `until`.
+    StopTimeKept,
 }
 
 /// What broke.
@@ -129,7 +138,7 @@ impl TakenAway {
     fn from(control: Option<Control>) -> Self {
         let protection = match control {
             Some(Control::Candidate(protection)) => Some(protection),
-            Some(Control::ViewAfterEffects | Control::ConfirmBeside) | None => None,
+            Some(Control::ViewAfterEffects | Control::ConfirmBeside | Control::StopTimeKept) | None => None,
         };
         bellwether::protections::Protections::take_away(protection);
         Self
@@ -154,8 +163,7 @@ impl Drop for TakenAway {
 mod tests {
     use super::*;
 
-    const WEATHERS: [Weather; 5] =
-        [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading, Weather::Handovers];
+    use crate::runner::WEATHERS;
 
     #[test]
     fn the_same_scenario_tells_the_same_story() {

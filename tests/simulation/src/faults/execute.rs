@@ -54,8 +54,19 @@ impl World {
             Fault::Terminate { who, rest } => {
                 let node = self.one_node(who);
                 self.nodes[node].rest = nanos(rest);
+                self.application_goes(node);
                 self.is_told(node, Event::Stop)
             }
+            Fault::DiesAtRelease { who, rest } => {
+                let node = self.one_node(who);
+                self.nodes[node].dies_at_release = Some(nanos(rest));
+                self.nodes[node].process.is_some()
+            }
+            Fault::StopsHard { who, after, rest } => self.stops_hard(who, after, rest),
+            Fault::CrashLoop { who, times, lives } => self.crashes_again_and_again(who, times, lives),
+            Fault::CopyFolder { back } => self.copies_folder(back),
+            Fault::AppIll { who, lasts } => self.applications_fall_ill(who, lasts),
+            Fault::WorkEnds { who, fails } => self.work_ends(self.one_node(who), fails),
             Fault::Resign { who, cooldown } => self.is_told(self.one_node(who), Event::Resign { cooldown }),
             Fault::ResignUnderConfirm { cooldown, late } => self.resigns_under_confirm(cooldown, late),
             Fault::RenewCredentials { who } => {
@@ -83,7 +94,7 @@ impl World {
         }
     }
 
-    fn each_node(&self, who: Who) -> Vec<usize> {
+    pub(super) fn each_node(&self, who: Who) -> Vec<usize> {
         match who {
             Who::Everybody => (0..self.nodes.len()).collect(),
             Who::Leader | Who::Candidate(_) => vec![self.one_node(who)],
@@ -203,7 +214,7 @@ impl World {
         true
     }
 
-    fn kills(&mut self, who: Who, rest: Duration) -> bool {
+    pub(super) fn kills(&mut self, who: Who, rest: Duration) -> bool {
         let node = self.one_node(who);
         let it = &mut self.nodes[node];
         // In a stopped guest nothing is killed.

@@ -5,6 +5,7 @@ mod last_renewal;
 mod members;
 mod operators;
 mod plan;
+mod restarts;
 mod restores;
 mod under_confirm;
 
@@ -136,6 +137,37 @@ pub(crate) enum Fault {
     },
     RenewCredentials {
         who: Who,
+    },
+    /// Killed when it has asked for the lock to be let go of, next time it does.
+    DiesAtRelease {
+        who: Who,
+        rest: Duration,
+    },
+    /// SIGTERM, and SIGKILL so much later.
+    StopsHard {
+        who: Who,
+        after: Duration,
+        rest: Duration,
+    },
+    /// Killed, and so often again that long after each start.
+    CrashLoop {
+        who: Who,
+        times: u32,
+        lives: Duration,
+    },
+    /// A second process of the first candidate starts on a copy of what the first keeps, or the other way round.
+    CopyFolder {
+        back: bool,
+    },
+    // ---- applications and commands
+    AppIll {
+        who: Who,
+        lasts: Duration,
+    },
+    /// The command ends by itself, or what has to be done before it fails.
+    WorkEnds {
+        who: Who,
+        fails: bool,
     },
     // ---- etcd
     Member(MemberFault),
@@ -270,6 +302,14 @@ impl Fault {
             Self::Resign { .. } => "resign",
             Self::ResignUnderConfirm { .. } => "resign under a confirm",
             Self::RenewCredentials { .. } => "credentials renewed",
+            Self::DiesAtRelease { .. } => "process killed at its release",
+            Self::StopsHard { .. } => "SIGTERM, then SIGKILL",
+            Self::CrashLoop { .. } => "crash loop",
+            Self::CopyFolder { .. } => "second process on a copy",
+            Self::AppIll { who: Who::Everybody, .. } => "all applications unhealthy",
+            Self::AppIll { .. } => "application unhealthy",
+            Self::WorkEnds { fails: true, .. } => "work fails",
+            Self::WorkEnds { fails: false, .. } => "work finishes",
             Self::Member(fault) => fault.kind(),
             Self::Operator(fault) => fault.kind(),
             Self::ApiServerAway { .. } => "API server away",

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::restarts::{Draw as DrawRestarts, plan_of_company};
 use super::{Fault, MemberFault, OperatorFault, WatchTrouble, Which, Who};
 use crate::clock::nanos;
 use crate::dice::Dice;
@@ -26,8 +27,12 @@ pub(crate) struct Planned {
 
 /// The whole plan of a scenario, left out ones included.
 pub(crate) fn plan(scenario: &Scenario, setup: &Setup) -> Vec<Planned> {
-    let mut planner =
-        Planner { dice: Dice::of(scenario.seed, "plan"), setup: setup.clone(), weather: scenario.weather };
+    let mut planner = Planner {
+        dice: Dice::of(scenario.seed, "plan"),
+        company: DrawRestarts::new(Dice::of(scenario.seed, "plan of restarts"), setup),
+        setup: setup.clone(),
+        weather: scenario.weather,
+    };
     let mut plan = Vec::new();
     // First let somebody lead.
     let mut at = nanos(setup.timings.lease_ttl().min(Duration::from_secs(5)));
@@ -37,11 +42,13 @@ pub(crate) fn plan(scenario: &Scenario, setup: &Setup) -> Vec<Planned> {
         at += planner.pause();
     }
     planner.at_most_one_wipe(&mut plan, end);
+    plan.extend(plan_of_company(scenario, setup));
     plan
 }
 
 struct Planner {
     dice: Dice,
+    company: DrawRestarts,
     setup: Setup,
     weather: Weather,
 }
@@ -85,7 +92,51 @@ const HANDOVERS: [(usize, Draw); 9] = [
     (1, Planner::reset),
 ];
 
+/// Candidates die and come back, and what they have sent is slow.
+const RESTARTS: [(usize, Draw); 13] = [
+    (12, Planner::restart),
+    (4, Planner::company),
+    (3, Planner::resign_for_a_moment),
+    (2, Planner::resign_under_confirm),
+    (4, Planner::slow),
+    (3, Planner::late_answers),
+    (2, Planner::cut),
+    (1, Planner::repeat),
+    (1, Planner::lossy),
+    (1, Planner::reset),
+    (2, Planner::pause_process),
+    (2, Planner::pause_in_turn),
+    (3, Planner::member),
+];
+
+/// The same without what strikes clocks, which two processes of one machine share, and with the copies.
+const COPIES: [(usize, Draw); 11] = [
+    (10, Planner::copy_folder),
+    (3, Planner::restart),
+    (2, Planner::company),
+    (2, Planner::resign_for_a_moment),
+    (3, Planner::slow),
+    (2, Planner::late_answers),
+    (2, Planner::cut),
+    (1, Planner::repeat),
+    (1, Planner::reset),
+    (2, Planner::pause_process),
+    (1, Planner::pause_in_turn),
+];
+
 impl Planner {
+    fn restart(&mut self) -> Fault {
+        self.company.restart()
+    }
+
+    fn company(&mut self) -> Fault {
+        self.company.fault()
+    }
+
+    fn copy_folder(&mut self) -> Fault {
+        Fault::CopyFolder { back: self.dice.once_in(3) }
+    }
+
     fn ttl(&self) -> Duration {
         self.setup.timings.lease_ttl()
     }
@@ -100,6 +151,9 @@ impl Planner {
             // One after the other, not one into the other.
             Weather::Fading => (ttl * 2, ttl * 3),
             Weather::Handovers => (ttl / 40, ttl / 4),
+            // A life must outlast a lease to be gone on with.
+            Weather::Restarts | Weather::Copies if self.dice.once_in(3) => (ttl, ttl * 2),
+            Weather::Restarts | Weather::Copies => (ttl / 20, ttl / 2),
         };
         self.dice.nanos(least.max(APART_LEAST), most.max(APART_LEAST))
     }
@@ -111,6 +165,8 @@ impl Planner {
                 _ => self.fade(),
             },
             Weather::Handovers => self.drawn_from(&HANDOVERS),
+            Weather::Restarts => self.drawn_from(&RESTARTS),
+            Weather::Copies => self.drawn_from(&COPIES),
             Weather::Operators if self.dice.once_in(4) => self.operator(),
             Weather::OldRevokes if self.dice.once_in(3) => self.stall_disk(),
             Weather::Storm | Weather::Operators | Weather::OldRevokes => self.drawn_from(&STORM),

@@ -1,67 +1,72 @@
 //! The judge is judged: of each invariant a history that it must let pass, and the nearest one that it must refuse.
 
-use bellwether::election::{Epoch, Identity, Lead, Timings, TimingsRequest, Until};
+use bellwether::election::{Epoch, Identity, Inheritance, Lead, Timings, TimingsRequest, Until};
 
 use super::*;
 use crate::clock::nanos;
 
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 const MILLISECOND: u64 = 1_000_000;
 /// With the default timings: TTL 15 s, margin 3 s, and an answer is good for 1 s.
 const RIGHT: u64 = 12 * SECOND;
 const VALIDITY: u64 = SECOND;
 
 /// Sidecars that say what a test has them say, an etcd that shows what a test has it show, and the judge.
-struct Court {
-    judge: Judge,
-    nodes: Vec<Node>,
-    lock: Option<LockKey>,
+pub(super) struct Court {
+    pub(super) judge: Judge,
+    pub(super) nodes: Vec<Node>,
+    pub(super) lock: Option<LockKey>,
     leases: BTreeSet<LeaseId>,
     /// What an old server revokes of its own, sooner or later.
     old_revokes: Vec<StaleRevoke>,
     revision: Revision,
 }
 
-fn term(epoch: u64, token: i64) -> Term {
+pub(super) fn term(epoch: u64, token: i64) -> Term {
     Term { epoch: Epoch(epoch), token: Revision(token) }
 }
 
 /// The lease that a candidate has.
-fn lease(node: usize) -> LeaseId {
+pub(super) fn lease(node: usize) -> LeaseId {
     LeaseId(i64::try_from(node).expect("a handful of nodes") + 100)
 }
 
-fn key(node: usize, token: i64) -> LockKey {
+pub(super) fn key(node: usize, token: i64) -> LockKey {
     let holder = Identity::new(&format!("web-{node}"));
     LockKey { holder, lease: Some(lease(node)), create_revision: Revision(token), mod_revision: Revision(token) }
 }
 
-fn refused(verdict: &Verdict) -> &'static str {
+pub(super) fn refused(verdict: &Verdict) -> &'static str {
     verdict.as_ref().expect_err("it must be refused").invariant
 }
 
 impl Court {
     /// Three sidecars with leases that live.
-    fn sits(weather: Weather) -> Self {
+    pub(in crate::invariants) fn sits(weather: Weather) -> Self {
         let timings = Timings::new(TimingsRequest::default()).expect("the defaults hold together");
         let mut nodes: Vec<Node> = (0..3).map(|node| Node::new(&format!("web-{node}"), timings, 1, 0)).collect();
         for node in &mut nodes {
-            node.start(0, 1);
+            node.start(0, 1, timings, Inheritance::Nothing);
         }
-        let mut judge = Judge::new(nodes.len(), weather);
+        let mut judge = Judge::new(nodes.len(), weather, None);
         for node in 0..nodes.len() {
             judge.calls(node, &Call::Grant { lease: lease(node), ttl: timings.lease_ttl() }).expect("it chose it");
         }
         let leases = (0..nodes.len()).map(lease).collect();
         let old_revokes = match weather {
             Weather::OldRevokes => vec![StaleRevoke { at: 0, lease: lease(0) }],
-            Weather::Storm | Weather::Operators | Weather::Fading | Weather::Handovers => Vec::new(),
+            Weather::Storm
+            | Weather::Operators
+            | Weather::Fading
+            | Weather::Handovers
+            | Weather::Restarts
+            | Weather::Copies => Vec::new(),
         };
         Self { judge, nodes, lock: None, leases, old_revokes, revision: Revision(1000) }
     }
 
     /// One who leads term 10 with the lock and its lease, seen at 5 s: its answer is good until 6 s.
-    fn with_a_leader(weather: Weather) -> Self {
+    pub(in crate::invariants) fn with_a_leader(weather: Weather) -> Self {
         let mut court = Self::sits(weather);
         court.lock_becomes(0, Some(key(0, 10))).expect("it was free");
         court.leads(0, term(0, 10), RIGHT);
@@ -70,7 +75,7 @@ impl Court {
     }
 
     /// What a sidecar's listeners see from now on: that it leads this term until then.
-    fn leads(&mut self, node: usize, term: Term, until: u64) {
+    pub(in crate::invariants) fn leads(&mut self, node: usize, term: Term, until: u64) {
         let boot = self.nodes[node].clock.reading(until);
         let lead = Lead { term, until: Until::of_renewal(boot, Duration::ZERO, Duration::ZERO) };
         self.process(node).published.lead = Some(lead);
@@ -80,31 +85,31 @@ impl Court {
         self.process(node).published.lead = None;
     }
 
-    fn process(&mut self, node: usize) -> &mut crate::node::Process {
+    pub(in crate::invariants) fn process(&mut self, node: usize) -> &mut crate::node::Process {
         self.nodes[node].process.as_mut().expect("all of them run")
     }
 
     /// The lock passes, and with it the lead, from who led to another; etcd shows it, and the judge is told.
-    fn passes_to(&mut self, now: u64, node: usize, term: Term) -> Verdict {
+    pub(in crate::invariants) fn passes_to(&mut self, now: u64, node: usize, term: Term) -> Verdict {
         (0..self.nodes.len()).for_each(|other| self.stands_down(other));
         self.lock_becomes(now, Some(key(node, term.token.0)))?;
         self.leads(node, term, now + RIGHT);
         self.look(now)
     }
 
-    fn lock_becomes(&mut self, now: u64, lock: Option<LockKey>) -> Verdict {
+    pub(in crate::invariants) fn lock_becomes(&mut self, now: u64, lock: Option<LockKey>) -> Verdict {
         self.lock = lock;
         self.judge.lock_changes(now, self.lock.as_ref(), &self.old_revokes)
     }
 
-    fn look(&mut self, now: u64) -> Verdict {
+    pub(in crate::invariants) fn look(&mut self, now: u64) -> Verdict {
         let leases = &self.leases;
         let has_lease = |lease| leases.contains(&lease);
         self.judge.look(now, &mut self.nodes, self.lock.as_ref(), has_lease, self.revision)
     }
 
     /// An operator takes the lock of who leads term 10 away, and another claims it: the first has not been told.
-    fn robbed(weather: Weather, now: u64) -> Self {
+    pub(in crate::invariants) fn robbed(weather: Weather, now: u64) -> Self {
         let mut court = Self::with_a_leader(weather);
         if weather == Weather::Operators {
             court.judge.operator_touches_lock(now);

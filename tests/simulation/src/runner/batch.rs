@@ -30,6 +30,8 @@ pub struct Batch {
     pub seeds: Range<u64>,
     /// The faults that are left out of each.
     pub left_out: Vec<usize>,
+    /// Candidates have nothing beside their election.
+    pub bare: bool,
     /// What is taken away.
     pub control: Option<Control>,
     /// No run is begun after so many have broken something; at least one.
@@ -42,7 +44,15 @@ impl Batch {
     /// The seeds in a weather, up to the first that breaks something, on all cores.
     pub fn of(weather: Weather, seeds: Range<u64>) -> Self {
         let jobs = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self { weathers: vec![weather], seeds, left_out: Vec::new(), control: None, failures_most: 1, jobs }
+        Self {
+            weathers: vec![weather],
+            seeds,
+            left_out: Vec::new(),
+            bare: false,
+            control: None,
+            failures_most: 1,
+            jobs,
+        }
     }
 
     /// How many runs it has.
@@ -58,7 +68,7 @@ impl Batch {
     pub(super) fn scenario(&self, place: u64) -> Scenario {
         let weather = usize::try_from(place % self.weathers()).expect("there are a handful");
         let seed = self.seeds.start + place / self.weathers();
-        Scenario { seed, weather: self.weathers[weather], left_out: self.left_out.clone() }
+        Scenario { seed, weather: self.weathers[weather], left_out: self.left_out.clone(), bare: self.bare }
     }
 
     /// Plays them all, unless `stop` is set or enough have failed. Runs are begun in order, so the first of the

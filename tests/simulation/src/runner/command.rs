@@ -38,14 +38,18 @@ struct Arguments {
     seed: Option<u64>,
     /// What goes wrong: storm (networks, processes, machines, clocks, etcd), operators (who delete keys and revoke
     /// leases as well), old-revokes (an old etcd that revokes live leases), fading (networks that get slow, then silent),
-    /// handovers (the lock goes round while answers come late). All of them when not given.
+    /// handovers (the lock goes round while answers come late), restarts (candidates die and come back, with what they
+    /// remember), copies (two processes with one memory). All of them when not given.
     #[arg(long, value_name = "NAME", value_parser = weather_named)]
     weather: Option<Weather>,
     /// Faults of the seed's plan to leave out, by number: 3,7-9. Shrinking prints such lists.
     #[arg(long, value_name = "NUMBERS", value_parser = parse_faults, requires = "seed", requires = "weather")]
     leave_out: Option<LeftOut>,
+    /// Candidates have nothing beside their election: no work, no memory, no application. Old kept seeds are of this kind.
+    #[arg(long)]
+    bare: bool,
     /// Take a protection away, and see that it is found out: no-request-check, no-margin, no-confirm, latest-send,
-    /// no-raft-term-check, no-release-floor, view-after-effects, confirm-beside. The weather is the control's own when none is given.
+    /// no-raft-term-check, no-release-floor, view-after-effects, confirm-beside, no-work-wait, no-nonce-check, stop-time-kept. The weather is the control's own when none is given.
     #[arg(long, value_name = "NAME", value_parser = trial_named)]
     control: Option<Trial>,
     /// Show the whole story of a run that breaks something, not only its end.
@@ -94,6 +98,7 @@ impl Arguments {
             weathers: self.weather.map_or_else(all, |weather| vec![weather]),
             seeds: self.seeds.clone().or(self.seed.map(one)).expect("clap asks for one of the two"),
             left_out: self.leave_out.clone().map(|LeftOut(numbers)| numbers).unwrap_or_default(),
+            bare: self.bare,
             control: self.control.map(|trial| trial.control),
             failures_most: self.failures.get(),
             jobs: self.jobs.or(thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),

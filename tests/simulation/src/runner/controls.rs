@@ -18,7 +18,7 @@ pub struct Trial {
 }
 
 /// Every protection of DESIGN.md section 8, and those that the protocol leans on beside them.
-pub const TRIALS: [Trial; 8] = [
+pub const TRIALS: [Trial; 11] = [
     trial("no-request-check", Control::Candidate(Protections::NO_REQUEST_CHECK), Weather::Storm, 200),
     trial("no-margin", Control::Candidate(Protections::NO_MARGIN), Weather::Storm, 200),
     trial("no-confirm", Control::Candidate(Protections::NO_CONFIRM), Weather::Storm, 200),
@@ -27,6 +27,9 @@ pub const TRIALS: [Trial; 8] = [
     trial("no-release-floor", Control::Candidate(Protections::NO_RELEASE_FLOOR), Weather::Handovers, 200),
     trial("view-after-effects", Control::ViewAfterEffects, Weather::Storm, 200),
     trial("confirm-beside", Control::ConfirmBeside, Weather::Fading, 200),
+    trial("no-work-wait", Control::Candidate(Protections::NO_WORK_WAIT), Weather::Storm, 200),
+    trial("stop-time-kept", Control::StopTimeKept, Weather::Fading, 400),
+    trial("no-nonce-check", Control::Candidate(Protections::NO_NONCE_CHECK), Weather::Copies, 200),
 ];
 
 const fn trial(name: &'static str, control: Control, weather: Weather, seeds: u64) -> Trial {
@@ -35,12 +38,14 @@ const fn trial(name: &'static str, control: Control, weather: Weather, seeds: u6
 
 /// The invariants that say that two leaders, or a wrong one, were believed: what a control must break. A run in which
 /// merely nobody leads, or something panics, is no proof that the protection was missed.
-pub const SAFETY: [&str; 5] = [
+pub const SAFETY: [&str; 7] = [
     "at_most_one_leader_answers",
     "answers_hold_for_their_validity",
     "no_leader_without_lease_and_key",
     "terms_only_grow",
     "resign_deletes_only_own_key",
+    "child_runs_only_inside_a_term",
+    "superseded_ends_by_until",
 ];
 
 impl Trial {
@@ -48,7 +53,7 @@ impl Trial {
     pub const fn is_possible(&self) -> bool {
         match self.control {
             Control::Candidate(_) => cfg!(feature = "sabotage"),
-            Control::ViewAfterEffects | Control::ConfirmBeside => true,
+            Control::ViewAfterEffects | Control::ConfirmBeside | Control::StopTimeKept => true,
         }
     }
 }

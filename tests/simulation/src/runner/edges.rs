@@ -11,7 +11,7 @@ use super::Summary;
 use crate::Weather;
 
 use PublicState::{Jeopardy, Leading, Standby, StandingDown, Starting, Stopped};
-use Weather::{Fading, Handovers, OldRevokes, Operators, Storm};
+use Weather::{Copies, Fading, Handovers, OldRevokes, Operators, Restarts, Storm};
 
 /// From which number of seeds on every edge must have been gone in its weathers.
 pub(super) const SEEDS_FOR_ALL: u64 = 1000;
@@ -30,15 +30,17 @@ pub struct Edge {
     pub origin: &'static str,
 }
 
-const EVERY: &[Weather] = &[Storm, Operators, OldRevokes, Fading, Handovers];
+const EVERY: &[Weather] = &[Storm, Operators, OldRevokes, Fading, Handovers, Restarts, Copies];
 /// Nobody stops or resigns while the network fades, no clock jumps, and no store is wiped.
 const ROUGH: &[Weather] = &[Storm, Operators, OldRevokes];
 /// Where the lock is let go of on purpose.
-const LETTING_GO: &[Weather] = &[Storm, Operators, OldRevokes, Handovers];
+const LETTING_GO: &[Weather] = &[Storm, Operators, OldRevokes, Handovers, Restarts, Copies];
 
 /// All of them.
-pub const EDGES: [Edge; 23] = [
+pub const EDGES: [Edge; 33] = [
     edge(Starting, Standby, Reason::Registered, EVERY, "advance_registration: registered, lock read, endpoints heard"),
+    edge(Starting, Standby, Reason::LooksOn, EVERY, "enter: an observer, or its application has not been healthy yet"),
+    edge(Starting, Leading, Reason::Inherited, EVERY, "enter: on with the term of an earlier process"),
     edge(Starting, StandingDown, Reason::Stopped, &[Storm, Operators], "on_stop, before it was registered"),
     edge(Standby, Leading, Reason::Claimed, EVERY, "on_claimed: the keep-alive before the claim counts"),
     edge(Standby, Leading, Reason::Adopted, EVERY, "count_renewal: a claim of ours whose keep-alive did not count"),
@@ -52,13 +54,21 @@ pub const EDGES: [Edge; 23] = [
     edge(Leading, Standby, Reason::StoreReset, ROUGH, "bar: restored with the leader's own lock and lease"),
     edge(Leading, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
     edge(Leading, StandingDown, Reason::Resigned, LETTING_GO, "on_resign"),
+    edge(Leading, StandingDown, Reason::AppUnhealthy, EVERY, "advance_gate"),
+    edge(Leading, StandingDown, Reason::WorkFailed, EVERY, "on_work_failed"),
+    edge(Leading, StandingDown, Reason::WorkFinished, EVERY, "on_work_finished"),
+    edge(Leading, Standby, Reason::Superseded, &[Copies], "give_way: another process goes on with the lease"),
     edge(Jeopardy, Leading, Reason::Resumed, EVERY, "count_renewal: lease and key have survived"),
     edge(Jeopardy, Standby, Reason::LeaseLost, EVERY, "lose_lease: TTL 0; settle_unled: given up after a TTL"),
     edge(Jeopardy, Standby, Reason::LockDeleted, EVERY, "react_as_holder: the key has expired"),
     edge(Jeopardy, Standby, Reason::LockOverwritten, &[Operators], "react_as_holder: somebody put the key again"),
     edge(Jeopardy, Standby, Reason::StoreReset, ROUGH, "bar: a linearizable revision went back"),
-    edge(Jeopardy, StandingDown, Reason::Stopped, LETTING_GO, "on_stop"),
+    edge(Jeopardy, StandingDown, Reason::Stopped, &[Storm, Operators, OldRevokes, Handovers], "on_stop"),
+    edge(Jeopardy, StandingDown, Reason::WorkFinished, &[], "on_work_finished, in the turn in which until passes"),
+    edge(Jeopardy, Standby, Reason::Superseded, &[Copies], "give_way: another process goes on with the lease"),
     edge(StandingDown, StandingDown, Reason::Stopped, &[Storm, Handovers], "on_stop, while it resigns"),
+    edge(StandingDown, Standby, Reason::AppUnhealthy, EVERY, "finish_release, as its application is not healthy"),
+    edge(StandingDown, Standby, Reason::WorkFailed, EVERY, "finish_release, as its work has failed"),
     edge(StandingDown, Standby, Reason::Resigned, LETTING_GO, "finish_release of a resignation"),
     edge(StandingDown, Stopped, Reason::Stopped, LETTING_GO, "finish_release on the way out"),
 ];

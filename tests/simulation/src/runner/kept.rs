@@ -1,6 +1,6 @@
 //! The seeds that have found something once: `seeds/*.txt`.
 //!
-//! One a line, `weather seed [left out]  # what it found, which commit mended it`. Empty lines and lines that begin
+//! One a line, `weather seed [left out] [bare]  # what it found, which commit mended it`. Empty lines and lines that begin
 //! with `#` are for people.
 
 use super::{parse_left_out, weather_named};
@@ -30,7 +30,8 @@ fn parse_line(line: &str) -> Result<Kept, String> {
     if remark.is_empty() {
         return Err("say after a # what it found and which commit mended it".into());
     }
-    let words: Vec<&str> = plan.split_whitespace().collect();
+    let mut words: Vec<&str> = plan.split_whitespace().collect();
+    let bare = words.pop_if(|last| *last == "bare").is_some();
     let (weather, seed, left_out) = match words.as_slice() {
         [weather, seed] => (weather, seed, Vec::new()),
         [weather, seed, left_out] => (weather, seed, parse_left_out(left_out)?),
@@ -39,5 +40,8 @@ fn parse_line(line: &str) -> Result<Kept, String> {
         }
     };
     let seed = seed.parse().map_err(|_| format!("'{seed}' is no seed: a whole number"))?;
-    Ok(Kept { scenario: Scenario { seed, weather: weather_named(weather)?, left_out }, remark: remark.to_owned() })
+    Ok(Kept {
+        scenario: Scenario { seed, weather: weather_named(weather)?, left_out, bare },
+        remark: remark.to_owned(),
+    })
 }

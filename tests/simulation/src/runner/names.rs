@@ -3,8 +3,15 @@
 use crate::Weather;
 
 /// All of them, in the order they are shown.
-pub const WEATHERS: [Weather; 5] =
-    [Weather::Storm, Weather::Operators, Weather::OldRevokes, Weather::Fading, Weather::Handovers];
+pub const WEATHERS: [Weather; 7] = [
+    Weather::Storm,
+    Weather::Operators,
+    Weather::OldRevokes,
+    Weather::Fading,
+    Weather::Handovers,
+    Weather::Restarts,
+    Weather::Copies,
+];
 
 /// The name of a weather.
 pub const fn weather_name(weather: Weather) -> &'static str {
@@ -14,6 +21,8 @@ pub const fn weather_name(weather: Weather) -> &'static str {
         Weather::OldRevokes => "old-revokes",
         Weather::Fading => "fading",
         Weather::Handovers => "handovers",
+        Weather::Restarts => "restarts",
+        Weather::Copies => "copies",
     }
 }
 

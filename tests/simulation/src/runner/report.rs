@@ -132,6 +132,9 @@ fn again(failure: &Failure, control: Option<&str>) -> String {
     if !scenario.left_out.is_empty() {
         write!(command, " LEAVE_OUT={}", left_out_list(&scenario.left_out)).expect("a String");
     }
+    if scenario.bare {
+        command += " ARGS=--bare";
+    }
     if let Some(control) = control {
         write!(command, " CONTROL={control}").expect("a String");
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bellwether::election::{Effect, Epoch, Event, Notice, OpId, Revision};
+use bellwether::election::{Call, Effect, Epoch, Event, Notice, OpId, Revision};
 
 use super::{Happening, World};
 use crate::invariants::{effects_per_input_are_bounded, no_hot_loop, queues_are_bounded};
@@ -17,6 +17,9 @@ const READ_BEFORE_ONE_IN: u64 = 2;
 const SLOW_ANSWER_ONE_IN: u64 = 8;
 const SLOW_ANSWER_MOST: Duration = Duration::from_secs(5);
 
+/// Between two looks at a folder that an earlier life's guardian holds.
+const FOLDER_LOOKED_AT_EVERY: u64 = 10_000_000;
+
 impl World {
     pub(super) fn starts(&mut self, node: usize) {
         if self.nodes[node].process.is_some() {
@@ -25,11 +28,22 @@ impl World {
         if let Some(pause) = self.nodes[node].pause {
             return self.at(pause.until + 1, Happening::Starts { node });
         }
+        if self.folder_is_held(node) {
+            return self.after(FOLDER_LOOKED_AT_EVERY, Happening::Starts { node });
+        }
         let seed = self.seeds.roll();
         let epoch = self.nodes[node].epoch;
         self.note(format!("{node} starts with epoch {epoch}"));
-        self.nodes[node].start(self.now, seed);
+        let inheritance = self.inherits(node);
+        let timings = match self.control {
+            Some(Control::StopTimeKept) => self.setup.timings,
+            Some(Control::Candidate(_) | Control::ConfirmBeside | Control::ViewAfterEffects) | None => {
+                self.nodes[node].timings
+            }
+        };
+        self.nodes[node].start(self.now, seed, timings, inheritance);
         self.judge.is_born(node);
+        self.begins_to_look_at_application(node);
         self.begin_turn(node);
     }
 
@@ -40,6 +54,7 @@ impl World {
             self.cluster.forget(watch.ticket);
             self.flights.remove(&watch.ticket);
         }
+        self.orphans_work(node);
     }
 
     pub(super) fn restarts_with_epoch(&mut self, node: usize, epoch: u64) {
@@ -61,8 +76,11 @@ impl World {
             return;
         }
         self.note(format!("{node} goes on"));
-        self.nodes[node].pause = None;
-        self.nodes[node].clock.go_on(self.now);
+        let guest = self.nodes[node].pause.take().is_some_and(|pause| pause.guest);
+        let stood_still = self.nodes[node].clock.go_on(self.now);
+        if guest {
+            self.guest_went_on(node, stood_still);
+        }
         let Some(process) = &self.nodes[node].process else { return };
         let life = self.nodes[node].life;
         // A turn goes on where it was stopped: nothing else runs in between. A loop that waited takes a moment, in
@@ -149,7 +167,9 @@ impl World {
     fn begin_turn(&mut self, node: usize) {
         let steps = match self.control {
             Some(Control::ViewAfterEffects) => [Step::Effects, Step::Publish],
-            Some(Control::Candidate(_) | Control::ConfirmBeside) | None => [Step::Publish, Step::Effects],
+            Some(Control::Candidate(_) | Control::ConfirmBeside | Control::StopTimeKept) | None => {
+                [Step::Publish, Step::Effects]
+            }
         };
         let it = &mut self.nodes[node];
         it.process.as_mut().expect("it is in a turn").turn = VecDeque::from(steps);
@@ -225,8 +245,16 @@ impl World {
         let mut count = 0;
         while let Some(effect) = self.nodes[node].process.as_mut().and_then(|process| process.candidate.poll_effect()) {
             count += 1;
+            let lets_go = matches!(&effect, Effect::Request(request) if lets_go(&request.call));
             self.carry_out_one(node, effect);
+            if lets_go && let Some(rest) = self.nodes[node].dies_at_release.take() {
+                self.note(format!("{node} dies when its release has left"));
+                self.ends(node);
+                self.after(rest, Happening::Starts { node });
+                return;
+            }
         }
+        self.looks_at_stopped_work(node);
         self.judged(effects_per_input_are_bounded(node, count));
     }
 
@@ -251,10 +279,11 @@ impl World {
                 let soon = self.labels.publish(node, life, publication);
                 self.looks_at_labels(node, life, soon);
             }
-            Effect::StartWork { .. } | Effect::ExtendWork { .. } | Effect::StopWork { .. } => {
-                unreachable!("nobody here has work")
-            }
-            Effect::Remember(_) | Effect::Forget => unreachable!("nobody here remembers"),
+            Effect::StartWork { id, term, until } => self.starts_work(node, id, term, until),
+            Effect::ExtendWork { id, until } => self.extends_work(node, id, until),
+            Effect::StopWork { id, kill_at } => self.stops_work(node, id, kill_at),
+            Effect::Remember(memory) => self.remembers(node, memory),
+            Effect::Forget => self.nodes[node].kept = None,
             Effect::Tell(notice) => self.hears(node, &notice),
             Effect::Exit => {
                 self.note(format!("{node} exits"));
@@ -287,5 +316,20 @@ impl World {
             }
             None => self.after(1, Happening::Tells { node, life, event: Event::AnswersSettled { id: op } }),
         }
+    }
+}
+
+/// Whether etcd takes the lock from its holder when it carries this out.
+fn lets_go(call: &Call) -> bool {
+    match call {
+        Call::DeleteLock { .. } | Call::Revoke { .. } => true,
+        Call::Probe
+        | Call::Grant { .. }
+        | Call::Observe { .. }
+        | Call::Register { .. }
+        | Call::Unregister { .. }
+        | Call::Claim { .. }
+        | Call::Resume { .. }
+        | Call::Confirm => false,
     }
 }

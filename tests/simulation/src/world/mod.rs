@@ -1,11 +1,14 @@
 //! A world: machines, one etcd, the network between them, and what happens next. Time is true time, in nanoseconds.
 
+mod application;
 mod beside;
 mod connections;
 mod driver;
+mod memory;
 mod pods;
 mod rest;
 mod wire;
+mod work;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use std::time::Duration;
 use bellwether::election::{Event, LockKey, OpId};
 
 use crate::clock::nanos;
+use crate::company::Company;
 use crate::dice::Dice;
 use crate::etcd::{Cluster, Snapshot, Ticket};
 use crate::faults::{LastRenewal, Planned, Restored, UnderConfirm, plan};
@@ -61,6 +65,16 @@ pub(crate) enum Happening {
     PingsFail { node: usize, member: usize, cut_at: u64 },
     /// A fault of etcd ends.
     MemberTurns(MemberTurn),
+    /// A process of this life is killed, unless it has ended.
+    Dies { node: usize, life: u64, rest: u64 },
+    /// Whatever process a machine has is killed, and starts again at once.
+    Crashes { node: usize },
+    /// A machine's guardians look at its clocks.
+    Guards { node: usize },
+    /// The first check of an application says something.
+    AppChecked { node: usize, life: u64 },
+    /// There is one reason less for an application not to be healthy.
+    AppRecovers { node: usize },
     /// Nothing happens but that everybody is looked at.
     Look,
 }
@@ -122,6 +136,10 @@ pub(crate) struct World {
     pub(crate) backup: Option<Snapshot>,
     /// What broke first.
     pub(crate) broken: Option<Violation>,
+    /// From the heal on nobody's application is healthy.
+    pub(crate) all_stay_ill: bool,
+    /// Chances of what candidates have beside their election.
+    pub(crate) company_dice: Dice,
     /// Chances of the machines: how long turns take, how late timers are.
     dice: Dice,
     seeds: Dice,
@@ -143,7 +161,14 @@ impl World {
         let plan = plan(scenario, &setup);
         let members = setup.cluster.members;
         let nodes = (0..setup.candidates)
-            .map(|place| Node::new(&format!("web-{place}"), setup.timings, members, setup.drifts[place]))
+            .map(|place| {
+                let company = setup.companies[place];
+                let timings = if company.works { setup.working_timings } else { setup.timings };
+                let name = if setup.twin == Some(place) { 0 } else { place };
+                let mut node = Node::new(&format!("web-{name}"), timings, members, setup.drifts[place]);
+                node.company = company;
+                node
+            })
             .collect();
         let mut world = Self {
             now: 0,
@@ -151,7 +176,7 @@ impl World {
             nodes,
             network: Network::new(scenario.seed, setup.candidates, members),
             labels: Labels::new(scenario.seed, setup.candidates),
-            judge: Judge::new(setup.candidates, scenario.weather),
+            judge: Judge::new(setup.candidates, scenario.weather, setup.twin),
             control,
             tally: Tally { faults_planned: plan.len(), ..Tally::default() },
             plan,
@@ -165,6 +190,8 @@ impl World {
             epoch: 0,
             backup: None,
             broken: None,
+            all_stay_ill: false,
+            company_dice: Dice::of(scenario.seed, "company in the world"),
             dice: Dice::of(scenario.seed, "machines"),
             seeds: Dice::of(scenario.seed, "candidates"),
             queue: BTreeMap::new(),
@@ -195,9 +222,20 @@ impl World {
             timings.answer_validity(),
         );
         self.note(frame);
+        if self.setup.companies.iter().any(|company| *company != Company::default()) {
+            let each: Vec<String> = self.setup.companies.iter().map(|company| company.describe()).collect();
+            let stop_time = self.setup.working_timings.stop_time();
+            self.note(format!(
+                "with work, remembering, with an application, observing: {}; G {stop_time:?}",
+                each.join(" ")
+            ));
+        }
         for node in 0..self.nodes.len() {
             let soon = self.dice.nanos(Duration::ZERO, Duration::from_secs(1));
-            self.after(soon, Happening::Starts { node });
+            // The twin comes later.
+            if self.setup.twin != Some(node) {
+                self.after(soon, Happening::Starts { node });
+            }
         }
         for number in (0..self.plan.len()).filter(|number| !scenario.left_out.contains(number)) {
             self.at(self.plan[number].at, Happening::Fault(number));
@@ -283,16 +321,24 @@ impl World {
             Happening::LinkTurns { node, member } => self.link_turns(node, member),
             Happening::PingsFail { node, member, cut_at } => self.pings_fail(node, member, cut_at),
             Happening::MemberTurns(turn) => self.member_turns(turn),
+            Happening::Dies { node, life, rest } => self.dies(node, life, rest),
+            Happening::Crashes { node } => self.crashes(node),
+            Happening::Guards { node } => self.guards(node),
+            Happening::AppChecked { node, life } => self.application_is_checked(node, life),
+            Happening::AppRecovers { node } => self.application_recovers(node),
             Happening::Look => {}
         }
     }
 
     /// Looks at everybody, as somebody would who asks all of them at once.
     fn look(&mut self) {
+        self.looks_at_twins();
         let (cluster, judge) = (&self.cluster, &mut self.judge);
         let overlapped = judge.answering().len() > 1;
-        let verdict =
-            judge.look(self.now, &mut self.nodes, cluster.lock(), |lease| cluster.has_lease(lease), cluster.revision());
+        let has_lease = |lease| cluster.has_lease(lease);
+        let verdict = judge
+            .look(self.now, &mut self.nodes, cluster.lock(), has_lease, cluster.revision())
+            .and_then(|()| judge.looks_at_company(self.now, &self.nodes, cluster.lock()));
         self.judged(verdict);
         let answering = self.judge.answering();
         if answering.len() > 1 && !overlapped {
@@ -303,6 +349,17 @@ impl World {
             }
         }
         self.count_leaderless();
+    }
+
+    /// Which of two processes of one candidate has its key.
+    fn looks_at_twins(&mut self) {
+        let Some(twin) = self.setup.twin else { return };
+        let key = self.cluster.candidate(&self.nodes[0].identity);
+        let Some(nonce) = key.and_then(|key| key.record.as_ref()?.nonce) else { return };
+        let wrote = |node: &usize| self.nodes[*node].process.as_ref().is_some_and(|process| process.nonce == nonce);
+        if let Some(writer) = [0, twin].into_iter().find(wrote) {
+            self.judge.is_written_by(self.now, writer);
+        }
     }
 
     fn count_leaderless(&mut self) {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{Happening, World};
 use crate::clock::nanos;
-use crate::invariants::{label_follows_lock, nothing_changes_at_rest, quiet_at_rest, someone_leads_after_heal};
+use crate::invariants::{
+    label_follows_lock, leader_works_at_rest, nobody_leads_when_all_are_ill, nothing_changes_at_rest,
+    observers_name_the_leader, quiet_at_rest, someone_leads_after_heal,
+};
 
 /// Beside a lease's life and a drain: an etcd leader is elected within 3 s and prolongs every lease by another election
 /// timeout; expiry is looked for every 500 ms; then a claim, and the renewal that confirms it, an attempt or two each.
@@ -23,7 +26,9 @@ impl World {
         let timings = self.setup.timings;
         // The last lease that nobody renews has its whole life before it; who stands down drains; and an attempt that
         // began before the heal has to fail first.
-        let within = timings.lease_ttl() + timings.drain_timeout() + timings.attempt_timeout() * 2 + HEALED_WITHIN;
+        let stopping = self.setup.working_timings.stop_time();
+        let within =
+            timings.lease_ttl() + timings.drain_timeout() + stopping + timings.attempt_timeout() * 2 + HEALED_WITHIN;
         self.run_until(self.now + nanos(within));
         self.someone_leads();
         let transitions = self.transitions();
@@ -40,7 +45,10 @@ impl World {
             self.judged(quiet_at_rest(node, self.nodes[node].requests - before, most, span));
         }
         if let [leader] = self.judge.answering() {
-            let verdict = label_follows_lock(&self.labels.leaders(), leader.node);
+            let leader = leader.node;
+            let verdict = label_follows_lock(&self.labels.leaders(), leader)
+                .and_then(|()| observers_name_the_leader(&self.nodes, leader))
+                .and_then(|()| leader_works_at_rest(&self.nodes[leader], leader));
             self.judged(verdict);
         }
     }
@@ -55,6 +63,9 @@ impl World {
             return;
         }
         let leads = !self.judge.answering().is_empty();
+        if self.all_stay_ill {
+            return self.judged(nobody_leads_when_all_are_ill(leads, &self.nodes));
+        }
         let verdict = someone_leads_after_heal(leads, &self.nodes, self.cluster.lock());
         self.judged(verdict);
         if let Some(since) = self.leaderless_since {
@@ -69,15 +80,19 @@ impl World {
         self.network.heal();
         self.labels.api_server_is_back();
         self.cluster_heals();
+        self.applications_settle();
         for node in 0..self.nodes.len() {
             self.nodes[node].starved = None;
             self.nodes[node].pause_in_turn = None;
+            self.nodes[node].dies_at_release = None;
             self.nodes[node].rest = 0;
             if let Some(pause) = &mut self.nodes[node].pause {
                 pause.until = self.now;
                 self.after(0, Happening::Wakes { node });
             }
-            self.after(0, Happening::Starts { node });
+            if self.setup.twin != Some(node) {
+                self.after(0, Happening::Starts { node });
+            }
             for member in 0..self.setup.cluster.members {
                 self.after(1, Happening::LinkTurns { node, member });
             }

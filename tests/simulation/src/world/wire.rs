@@ -80,7 +80,10 @@ impl World {
 
     pub(super) fn sends_call(&mut self, node: usize, request: Request) {
         let Request { id, endpoint, timeout, call } = request;
-        let verdict = self.judge.calls(node, &call);
+        let verdict = self
+            .judge
+            .calls(node, &call)
+            .and_then(|()| self.judge.calls_in_company(&self.nodes, node, &call, self.now));
         self.judged(verdict);
         let (member, life) = (endpoint.0, self.nodes[node].life);
         let process = self.nodes[node].process.as_mut().expect("it has effects");

@@ -68,6 +68,11 @@ stories! {
         keys::registrations_are_kept_guarded_and_counted,
         keys::guarded_deletes_spare_another_revision,
         keys::a_key_put_again_without_the_lease_outlives_it,
+        resumes::a_resume_under_lock_and_lease_is_won_and_every_confirm_shows_it,
+        resumes::a_resume_of_another_term_or_lease_changes_nothing,
+        resumes::a_resume_without_the_candidate_key_changes_nothing,
+        resumes::a_resume_with_a_lease_that_is_gone_changes_nothing,
+        resumes::a_lock_that_was_put_again_with_its_lease_is_resumed_and_without_it_is_not,
         leases::a_grant_repeated_tells_the_first_lifetime,
         leases::a_keep_alive_of_a_missing_lease_answers_zero,
         leases::a_lease_lasts_its_lifetime_and_half_a_second_at_most,
@@ -111,6 +116,8 @@ lies! {
         Lie::NothingExpires, leases::a_lease_lasts_its_lifetime_and_half_a_second_at_most;
     a_model_that_lets_lost_leases_claim_is_caught:
         Lie::LostLeaseClaims, keys::a_lost_lease_claims_and_registers_nothing;
+    a_model_that_resumes_whatever_is_there_is_caught:
+        Lie::EveryResumeIsWon, resumes::a_resume_without_the_candidate_key_changes_nothing;
     a_model_that_hides_compactions_is_caught:
         Lie::CompactionGoesUnsaid, watches::a_watch_from_before_a_compaction_is_told_so;
 }

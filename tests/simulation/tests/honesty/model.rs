@@ -18,6 +18,8 @@ pub enum Lie {
     NothingExpires,
     /// A claim with a lease that is gone wins.
     LostLeaseClaims,
+    /// A resume that finds no candidate key is won.
+    EveryResumeIsWon,
     /// A watch from before a compaction is silent.
     CompactionGoesUnsaid,
 }
@@ -132,6 +134,9 @@ impl Model {
                 if !self.cluster.has_lease(*lease) =>
             {
                 Some(Call::Grant { lease: *lease, ttl: Duration::from_secs(10) })
+            }
+            (Some(Lie::EveryResumeIsWon), Call::Resume { lease, record, .. }) => {
+                Some(Call::Register { lease: *lease, record: record.clone() })
             }
             _ => None,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use bellwether::election::{
     Answer, Body, Call, CallError, CallErrorKind, CandidateKey, CandidateRecord, Change, Epoch, Header, LeaseId,
-    LockKey, Revision, WallTime, WatchTarget,
+    LockKey, Nonce, Revision, WallTime, WatchTarget,
 };
 
 use crate::party::{Heard, Party, Sent};
@@ -216,11 +216,16 @@ pub fn claim(lease: LeaseId) -> Call {
     Call::Claim { lease, record: record(true) }
 }
 
+/// By another process of the candidate.
+pub fn resume(lease: LeaseId, token: Revision) -> Call {
+    Call::Resume { lease, token, record: CandidateRecord { nonce: Some(Nonce(7)), ..record(true) } }
+}
+
 pub fn register(lease: LeaseId) -> Call {
     Call::Register { lease, record: record(false) }
 }
 
 fn record(leads: bool) -> CandidateRecord {
     let at = WallTime::from_unix_nanos(1_000_000_000);
-    CandidateRecord { epoch: Epoch(2), registered_at: at, leading_since: leads.then_some(at), nonce: None }
+    CandidateRecord { epoch: Epoch(2), registered_at: at, leading_since: leads.then_some(at), nonce: Some(Nonce(6)) }
 }

@@ -30,10 +30,10 @@ fn every_seed_is_played_once_in_every_weather() {
     };
     let batch = Batch { weathers: WEATHERS.to_vec(), ..Batch::of(Weather::Storm, 100..200) };
     let summary = play(&batch, &run);
-    assert_eq!((summary.runs(), summary.planned), (500, 500));
-    assert_eq!(summary.total().turns, 1500);
+    assert_eq!((summary.runs(), summary.planned), (700, 700));
+    assert_eq!(summary.total().turns, 2100);
     assert!(summary.weathers.values().all(|runs| runs.number == 100), "{summary:?}");
-    assert_eq!(seeds.into_inner(), 5 * (100..200).sum::<u64>());
+    assert_eq!(seeds.into_inner(), 7 * (100..200).sum::<u64>());
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_batch_ends_with_its_figures_and_exit_code_0() {
     let output = simulate(&["--seeds", "2"]);
     let told = text(&output.stdout);
     assert!(output.status.success(), "{told}");
-    for word in ["2 seeds in 5 weathers", "simulated time", "Faults by kind", "Edges", "violations: 0 in 10 runs"] {
+    for word in ["2 seeds in 7 weathers", "simulated time", "Faults by kind", "Edges", "violations: 0 in 14 runs"] {
         assert!(told.contains(word), "{word} is not in\n{told}");
     }
 }

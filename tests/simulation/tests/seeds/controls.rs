@@ -61,6 +61,21 @@ fn with_the_confirm_beside_the_keep_alive_two_answer_200() {
     is_found_out("confirm-beside");
 }
 
+#[test]
+fn with_the_lock_let_go_of_before_the_work_is_gone_a_child_runs_outside_its_term() {
+    is_found_out("no-work-wait");
+}
+
+#[test]
+fn with_the_time_to_stop_not_taken_off_a_child_runs_outside_its_term() {
+    is_found_out("stop-time-kept");
+}
+
+#[test]
+fn without_the_nonce_two_processes_of_one_candidate_go_on_with_its_term() {
+    is_found_out("no-nonce-check");
+}
+
 /// What old servers revoke of their own is excused there, and nothing else: whatever a storm finds must be found.
 #[test]
 fn among_old_servers_a_missing_protection_is_found_too() {

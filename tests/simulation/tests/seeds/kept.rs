@@ -32,18 +32,23 @@ fn no_kept_seed_breaks_anything_again() {
 
 #[test]
 fn a_line_is_a_weather_a_seed_and_what_it_found() {
-    let text = "# for people\n\nstorm 17  # two leaders, 0a1b2c3\n  fading 4 0-2,9 # slow\n";
+    let text = "# for people\n\nstorm 17  # two leaders, 0a1b2c3\n  fading 4 0-2,9 # slow\nstorm 5 bare # old\n";
     let kept = parse("here.txt", text).expect("it is well-formed");
     let first = Kept { scenario: Scenario::of_seed(17, Weather::Storm), remark: "two leaders, 0a1b2c3".into() };
     let left_out = vec![0, 1, 2, 9];
-    let second = Scenario { seed: 4, weather: Weather::Fading, left_out };
-    assert_eq!(kept, [first, Kept { scenario: second, remark: "slow".into() }]);
+    let second = Scenario { seed: 4, weather: Weather::Fading, left_out, bare: false };
+    let third = Scenario { bare: true, ..Scenario::of_seed(5, Weather::Storm) };
+    let slow = Kept { scenario: second, remark: "slow".into() };
+    assert_eq!(kept, [first, slow, Kept { scenario: third, remark: "old".into() }]);
 }
 
 #[test]
 fn a_malformed_line_is_named_with_what_is_wrong() {
     for (line, says) in [
-        ("strom 17 # x", "'strom' is no weather: there are storm, operators, old-revokes, fading, handovers"),
+        (
+            "strom 17 # x",
+            "'strom' is no weather: there are storm, operators, old-revokes, fading, handovers, restarts, copies",
+        ),
         ("storm # x", "a line is 'weather seed', or 'weather seed 3,7-9' with faults left out"),
         ("storm 1 2 3 # x", "a line is 'weather seed', or 'weather seed 3,7-9' with faults left out"),
         ("storm -1 # x", "'-1' is no seed: a whole number"),

@@ -51,6 +51,16 @@ fn no_late_answer_makes_two_leaders() {
 }
 
 #[test]
+fn no_restart_makes_two_leaders() {
+    holds(Weather::Restarts);
+}
+
+#[test]
+fn no_second_process_on_a_copy_leads_beside_the_first_for_longer_than_until() {
+    holds(Weather::Copies);
+}
+
+#[test]
 fn the_same_seed_tells_the_same_story() {
     for weather in simulation::runner::WEATHERS {
         for seed in 0..5 {

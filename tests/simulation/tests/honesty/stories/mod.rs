@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod keys;
 pub mod leases;
 pub mod outages;
+pub mod resumes;
 pub mod stalls;
 pub mod watches;
 
