@@ -26,7 +26,7 @@ use crate::http::{
 use crate::kubernetes::{KubernetesError, PodLabel, Report};
 use crate::metrics::Metrics;
 use crate::report::Reporter;
-use crate::signals::{Signal, Signals};
+use crate::signals::{Signal, Signals, keep_ended_children};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::work::{Work, WorkError};
 
@@ -110,6 +110,7 @@ struct Driver {
 
 impl Driver {
     async fn start(config: &Config) -> Result<Self, DriverError> {
+        keep_ended_children().map_err(DriverError::Signals)?;
         let signals = Signals::listen(config.runs_a_command()).map_err(DriverError::Signals)?;
         cut_writes_that_were_stopped().map_err(DriverError::Signals)?;
         if let Err(error) = allow_for_open_streams() {

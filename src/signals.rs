@@ -25,6 +25,21 @@ const FOR_THE_COMMAND: [i32; 15] = [
     SIGIO, SIGPWR, SIGSTKFLT,
 ];
 
+/// Has the kernel keep children that have ended until they are waited for, in this process and in all that it starts. Who
+/// started it may have said otherwise, and that outlasts an `exec`: then nobody would hear of a command's end, and the
+/// number that signals are sent to would be another's. To be called before anything listens for SIGCHLD.
+///
+/// # Errors
+/// None that the kernel is known to have.
+pub fn keep_ended_children() -> io::Result<()> {
+    // SAFETY: the default action is no function of ours.
+    #[expect(unsafe_code, reason = "a signal action is set; this one runs no code")]
+    unsafe {
+        nix::sys::signal::signal(nix::sys::signal::Signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl)?;
+    }
+    Ok(())
+}
+
 /// What an operator, or Kubernetes, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -141,6 +156,23 @@ mod tests {
 
     fn send(signal: i32) {
         raise(signal).expect("a process can signal itself");
+    }
+
+    #[test]
+    fn a_child_that_has_ended_is_kept_although_sigchld_was_ignored() {
+        let child = in_a_child("a_child_that_has_ended_is_kept_although_sigchld_was_ignored", async |_signals| {
+            // SAFETY: to ignore a signal runs no code.
+            #[expect(unsafe_code, reason = "a process is set up as its caller may have done it")]
+            unsafe {
+                use nix::sys::signal::{SigHandler, Signal, signal};
+                signal(Signal::SIGCHLD, SigHandler::SigIgn).expect("SIGCHLD can be ignored");
+            }
+            let run = || Command::new("sh").args(["-c", "exit 3"]).status().map(|status| status.code());
+            assert!(run().is_err(), "else this test shows nothing");
+            keep_ended_children().expect("the kernel lets it");
+            assert_eq!(run().ok(), Some(Some(3)));
+        });
+        assert!(child.is_none_or(|child| ran_to_its_end(&child)));
     }
 
     #[test]

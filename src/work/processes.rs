@@ -20,15 +20,22 @@ pub(super) struct Process {
     pub(super) zombie: bool,
 }
 
+/// In `/proc/<pid>/stat`, how many words stand between the group and the number of threads.
+const FROM_GROUP_TO_THREADS: usize = 14;
+
 impl Process {
-    /// From `/proc/<pid>/stat`. The name in parentheses may hold anything, also parentheses.
-    fn parse(stat: &str) -> Option<Self> {
+    /// From `/proc/<pid>/stat`. The name in parentheses may hold anything, also parentheses, and what is no UTF-8.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let stat = String::from_utf8_lossy(stat);
         let pid = stat.split_once(' ')?.0.parse().ok()?;
         let (_, rest) = stat.rsplit_once(") ")?;
         let mut words = rest.split_ascii_whitespace();
-        let zombie = matches!(words.next()?, "Z" | "X" | "x");
+        let ended = matches!(words.next()?, "Z" | "X" | "x");
         let mut id = || words.next()?.parse().ok().map(Pid::from_raw);
-        Some(Self { pid: Pid::from_raw(pid), parent: id()?, group: id()?, zombie })
+        let (parent, group) = (id()?, id()?);
+        // The state is that of the first thread. Where others live on, so does the process.
+        let threads: u32 = words.nth(FROM_GROUP_TO_THREADS)?.parse().ok()?;
+        Some(Self { pid: Pid::from_raw(pid), parent, group, zombie: ended && threads <= 1 })
     }
 }
 
@@ -47,7 +54,7 @@ pub(super) fn descendants_of(ancestor: Pid) -> io::Result<Vec<Process>> {
             continue;
         }
         // It may have ended since the folder was read.
-        if let Some(process) = fs::read_to_string(entry.path().join("stat")).ok().as_deref().and_then(Process::parse) {
+        if let Some(process) = fs::read(entry.path().join("stat")).ok().as_deref().and_then(Process::parse) {
             others.push(process);
         }
     }
@@ -133,12 +140,39 @@ mod tests {
         Process { pid, parent, group, zombie: false }
     }
 
+    /// The words after the group, up to the number of threads.
+    fn stat(begin: &[u8], threads: u32) -> Vec<u8> {
+        [begin, b" 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 ", threads.to_string().as_bytes(), b" 0 99"].concat()
+    }
+
     #[test]
     fn a_process_is_read_whatever_its_name() {
-        let read = Process::parse("42 (a) Z 1 (b) S 7 6 6 0 -1 4194304 1").expect("a process");
-        assert_eq!(read, Process { group: Pid::from_raw(6), ..process(42, 7) });
-        assert!(Process::parse("42 (dead) Z 7 6 6").is_some_and(|process| process.zombie));
-        assert_eq!(Process::parse(""), None);
+        let expected = Process { group: Pid::from_raw(6), ..process(42, 7) };
+        assert_eq!(Process::parse(&stat(b"42 (a) Z 1 (b) S 7 6", 1)), Some(expected));
+        assert_eq!(Process::parse(&stat(b"42 (d\xe4mon) S 7 6", 1)), Some(expected), "no UTF-8");
+        assert_eq!(Process::parse(b""), None);
+    }
+
+    #[test]
+    fn a_process_is_dead_when_its_last_thread_is() {
+        let is_dead = |threads| Process::parse(&stat(b"42 (name) Z 7 6", threads)).map(|process| process.zombie);
+        assert_eq!((is_dead(0), is_dead(1), is_dead(2)), (Some(true), Some(true), Some(false)));
+    }
+
+    #[test]
+    fn a_child_of_any_name_is_found_alive() {
+        use std::os::unix::{ffi::OsStrExt as _, process::CommandExt as _};
+
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let program = folder.path().join(std::ffi::OsStr::from_bytes(b"d\xe4mon"));
+        std::os::unix::fs::symlink("/bin/sleep", &program).expect("a fresh folder");
+        let mut child =
+            std::process::Command::new(&program).arg0("sleep").arg("60").spawn().expect("sleep can be started");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("an id"));
+        let found = descendants().expect("/proc").into_iter().find(|process| process.pid == pid);
+        child.kill().expect("it is mine");
+        child.wait().expect("it is mine");
+        assert_eq!(found.map(|process| process.zombie), Some(false));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The command is a witness: this very program, which writes down every few milliseconds that it is alive, in which
 //! term. Whatever is done to bellwether, to its guardian or to the connection, nobody may be alive outside the term.
 
+mod disguises;
 mod hooks;
 mod scene;
 mod stops;
