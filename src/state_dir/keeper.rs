@@ -11,6 +11,7 @@
 //! what is remembered has been confirmed before.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,27 +43,34 @@ pub struct Keeper {
     task: JoinSet<()>,
 }
 
-/// The file, and how often it was forgotten: what was ordered before the last time is not written any more. Whoever
-/// changes the file holds the count.
+/// The file, and how often it was forgotten: what was ordered before the last time is not written any more.
 #[derive(Debug)]
 struct StateFile {
     folder: Arc<Folder>,
-    forgotten: Mutex<u64>,
+    /// Changed only while [`changing`](Self::changing) is held, and read without it: who only orders must not wait for a
+    /// disk that stalls.
+    forgotten: AtomicU64,
+    /// Held by whoever changes the file.
+    changing: Mutex<()>,
 }
 
 impl StateFile {
+    fn new(folder: Arc<Folder>) -> Self {
+        Self { folder, forgotten: AtomicU64::new(0), changing: Mutex::new(()) }
+    }
+
     fn carry_out(&self, order: &Order) -> io::Result<()> {
-        let now = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
-        if order.forgotten == *now { self.folder.write(&order.legacy.to_bytes()) } else { Ok(()) }
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.forgotten == self.forgotten() { self.folder.write(&order.legacy.to_bytes()) } else { Ok(()) }
     }
 
     fn forgotten(&self) -> u64 {
-        *self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+        self.forgotten.load(Ordering::SeqCst)
     }
 
     fn forget(&self) -> io::Result<()> {
-        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
-        *forgotten += 1;
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.folder.remove()
     }
 }
@@ -70,7 +78,7 @@ impl StateFile {
 impl Keeper {
     /// Starts the task.
     pub fn start(folder: Arc<Folder>) -> Self {
-        let file = Arc::new(StateFile { folder, forgotten: Mutex::new(0) });
+        let file = Arc::new(StateFile::new(folder));
         let (orders, inbox) = watch::channel(None);
         let mut task = JoinSet::new();
         task.spawn(keep(Arc::clone(&file), inbox));
@@ -178,7 +186,7 @@ mod tests {
     fn what_was_ordered_before_it_was_forgotten_is_not_written_after_it() {
         let place = tempfile::tempdir().expect("a folder for the test");
         let folder = Arc::new(Folder::open(place.path()).expect("it can be written to"));
-        let file = StateFile { folder: Arc::clone(&folder), forgotten: Mutex::new(0) };
+        let file = StateFile::new(Arc::clone(&folder));
         let early = Order { legacy: legacy(), forgotten: file.forgotten() };
         file.carry_out(&early).expect("it is written");
         assert!(folder.read().is_ok_and(|bytes| bytes.is_some()));
@@ -187,5 +195,24 @@ mod tests {
         assert_eq!(folder.read().ok(), Some(None), "a thread that was late has not brought it back");
         file.carry_out(&Order { legacy: legacy(), forgotten: file.forgotten() }).expect("it is written");
         assert!(folder.read().is_ok_and(|bytes| bytes.is_some()));
+    }
+
+    #[tokio::test]
+    async fn who_orders_does_not_wait_for_a_disk_that_stalls() {
+        let place = tempfile::tempdir().expect("a folder for the test");
+        let keeper = Keeper::start(Arc::new(Folder::open(place.path()).expect("it can be written to")));
+        let file = Arc::clone(&keeper.file);
+        // As the thread holds it that writes and does not come back.
+        let stalled = file.changing.lock().expect("nobody panics");
+        let (done, ordered) = std::sync::mpsc::channel();
+        let ordering = std::thread::spawn(move || {
+            keeper.write(legacy());
+            done.send(()).ok();
+            keeper
+        });
+        let in_time = ordered.recv_timeout(Duration::from_secs(10));
+        drop(stalled);
+        drop(ordering.join());
+        assert_eq!(in_time, Ok(()), "the driver renews a lease meanwhile");
     }
 }
