@@ -62,9 +62,12 @@ impl WatchedStream {
         Self { stream, connection, read_first: Bytes::new() }
     }
 
-    /// These bytes are read before any others.
+    /// These bytes are read before any others, also before what is left of those of another call.
     pub(super) fn read_first(&mut self, bytes: Bytes) {
-        self.read_first = bytes;
+        let left = std::mem::replace(&mut self.read_first, bytes);
+        if !left.is_empty() {
+            self.read_first = [&self.read_first[..], &left].concat().into();
+        }
     }
 
     pub(super) fn connection(&self) -> &Connection {
