@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::signals::{Signal, Signals, keep_ended_children};
 use crate::state_dir::{StateDir, StateDirError};
-use crate::work::{Work, WorkError};
+use crate::work::{Orphans, Work, WorkError};
 
 /// The loop turns at least this often: timers count a clock that stands still while the machine sleeps,
 /// and `/livez` wants to see a turn now and then.
@@ -93,6 +93,7 @@ struct Driver {
     etcd: Etcd,
     pod_label: PodLabel,
     work: Work,
+    orphans: Orphans,
     app_probes: AppProbes,
     shared: Arc<Shared>,
     view: watch::Sender<Arc<View>>,
@@ -144,6 +145,7 @@ impl Driver {
             etcd,
             pod_label,
             work,
+            orphans: Orphans::new(clock::now().boot),
             app_probes,
             shared,
             view,
@@ -221,7 +223,9 @@ impl Driver {
             Occurrence::Signal(signal) => self.take_signal(now, signal),
         }
         self.publish();
-        self.run_effects(now)
+        let progress = self.run_effects(now);
+        self.orphans.look(now.boot);
+        progress
     }
 
     fn publish(&mut self) {

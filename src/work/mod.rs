@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 mod backoff;
 mod course;
 mod guardian;
+mod orphans;
 mod plan;
 mod processes;
 mod protocol;
@@ -32,6 +33,7 @@ use crate::config::{Config, SHELL, WorkConfig};
 use crate::election::{Event, Instant, OpId, Term, Until};
 
 pub use self::guardian::{GuardianError, guard};
+pub use self::orphans::Orphans;
 
 /// Why the work, and with it the process, cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
