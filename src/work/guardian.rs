@@ -143,8 +143,8 @@ impl Guardian {
             self.wait()?;
             self.listen()?;
             self.start_if_due();
-            self.look_after_children()?;
-            self.act()?;
+            self.look_after_children();
+            self.act();
             self.arm()?;
         }
         Ok(())
@@ -243,7 +243,8 @@ impl Guardian {
         self.phase = Phase::Over;
     }
 
-    fn look_after_children(&mut self) -> Result<(), GuardianError> {
+    /// Where `/proc` cannot be read, for want of descriptors or memory, it is not known who is left: it is looked again.
+    fn look_after_children(&mut self) {
         if let Phase::Running(leader) = self.phase {
             while let Some(ended) = any_ended() {
                 if ended == leader {
@@ -253,8 +254,9 @@ impl Guardian {
                 reap(ended);
             }
         }
-        if let Phase::Leftovers(leader) = self.phase {
-            let family = descendants()?;
+        if let Phase::Leftovers(leader) = self.phase
+            && let Ok(family) = descendants()
+        {
             for dead in family.iter().filter(|process| process.zombie && process.pid != leader) {
                 reap(dead.pid);
             }
@@ -272,7 +274,6 @@ impl Guardian {
                 self.phase = Phase::Over;
             }
         }
-        Ok(())
     }
 
     fn command_ended(&mut self, leader: Pid) {
@@ -285,23 +286,22 @@ impl Guardian {
         }
     }
 
-    fn act(&mut self) -> Result<(), GuardianError> {
+    fn act(&mut self) {
         while let Some(act) = self.next_act(clock::now()) {
             match act {
                 Act::Expire => self.tell(Told::Stopping),
                 Act::Ask(number) => {
-                    self.send_to_all(number)?;
+                    self.send_to_all(number);
                     // What was stopped (SIGSTOP, SIGTSTP) hears of it only when it goes on.
-                    self.send_to_all(SIGCONT)?;
+                    self.send_to_all(SIGCONT);
                 }
                 Act::Kill => {
                     self.killing = true;
-                    self.send_to_all(SIGKILL)?;
+                    self.send_to_all(SIGKILL);
                     break;
                 }
             }
         }
-        Ok(())
     }
 
     fn next_act(&mut self, now: Reading) -> Option<Act> {
@@ -311,8 +311,9 @@ impl Guardian {
         }
     }
 
-    /// To the group at once, and to each who has left it. Other signals than those that end are for the group only.
-    fn send_to_all(&self, number: i32) -> Result<(), GuardianError> {
+    /// To the group at once, and to each who has left it, as far as that can be seen: who is missed is killed at the end,
+    /// when it is looked again and again. Other signals than those that end are for the group only.
+    fn send_to_all(&self, number: i32) {
         let group = match self.phase {
             Phase::Running(leader) | Phase::Leftovers(leader) => Some(leader),
             Phase::Waiting | Phase::Strays | Phase::Over => None,
@@ -322,11 +323,10 @@ impl Guardian {
         }
         if [SIGTERM, SIGKILL, SIGCONT].contains(&number) {
             let has_left = |process: &Process| !process.zombie && Some(process.group) != group;
-            for stray in descendants()?.into_iter().filter(has_left) {
+            for stray in descendants().unwrap_or_default().into_iter().filter(has_left) {
                 signal(stray.pid, number);
             }
         }
-        Ok(())
     }
 
     fn arm(&self) -> Result<(), GuardianError> {

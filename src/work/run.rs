@@ -301,6 +301,7 @@ impl Run {
         if let Some(group) = self.group.take() {
             signal_group(group, SIGKILL);
         }
+        let mut told = false;
         while has_children() {
             match descendants() {
                 Ok(family) => {
@@ -308,7 +309,10 @@ impl Run {
                         if process.zombie { reap(process.pid) } else { signal(process.pid, SIGKILL) }
                     }
                 }
-                Err(error) => error!(%error, "cannot see what the dead guardian has left behind"),
+                Err(error) if !std::mem::replace(&mut told, true) => {
+                    error!(%error, "cannot see what the dead guardian has left behind");
+                }
+                Err(error) => debug!(%error, "still cannot see it"),
             }
             sleep(SWEEP_AGAIN).await;
         }
