@@ -26,13 +26,13 @@ use signal_hook::consts::{SIGCONT, SIGKILL, SIGTERM};
 use thiserror::Error;
 
 use super::plan::{Act, Plan};
-use super::processes::{Process, any_ended, descendants, ending_of, has_children, reap, signal, signal_group};
+use super::processes::{
+    Process, any_ended, descendants, ending_of, has_children, kill_again_after, reap, signal, signal_group,
+};
 use super::protocol::{Lines, Order, Told};
 use crate::clock;
 use crate::election::{Instant, Reading};
 
-/// How often what is being killed is killed again: it may have been about to start more.
-const KILL_AGAIN: Duration = Duration::from_millis(5);
 /// The longest a number is: 2^31 has ten digits.
 const DIGITS_MOST: usize = 10;
 
@@ -113,7 +113,8 @@ struct Guardian {
     timer: TimerFd,
     command: Command,
     plan: Option<Plan>,
-    killing: bool,
+    /// How often it has killed.
+    kills: u32,
     phase: Phase,
 }
 
@@ -133,7 +134,7 @@ impl Guardian {
             timer: TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?,
             command,
             plan: None,
-            killing: false,
+            kills: 0,
             phase: Phase::Waiting,
         })
     }
@@ -296,7 +297,7 @@ impl Guardian {
                     self.send_to_all(SIGCONT);
                 }
                 Act::Kill => {
-                    self.killing = true;
+                    self.kills = self.kills.saturating_add(1);
                     self.send_to_all(SIGKILL);
                     break;
                 }
@@ -332,7 +333,7 @@ impl Guardian {
     fn arm(&self) -> Result<(), GuardianError> {
         let Some(plan) = &self.plan else { return Ok(()) };
         let now = clock::now();
-        let at = if self.killing { now.boot.after(KILL_AGAIN) } else { plan.wake_at(now) };
+        let at = if self.kills > 0 { now.boot.after(kill_again_after(self.kills)) } else { plan.wake_at(now) };
         // 0 would disarm it.
         let at = TimeSpec::from_duration(at.since(Instant::from_nanos(0)).max(Duration::from_nanos(1)));
         Ok(self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)

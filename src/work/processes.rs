@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -9,6 +10,19 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use super::protocol::Ending;
+
+/// How often what is being killed is killed again: it may have been about to start more.
+const KILL_AGAIN: Duration = Duration::from_millis(5);
+/// Who has outlived a second of that cannot be killed, as another user's or in the hands of the kernel: each try costs a look
+/// at every process of the machine.
+pub(super) const TRIES_IN_A_HURRY: u32 = 200;
+/// How often it is tried from then on.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long after so many kills the next one comes.
+pub(super) const fn kill_again_after(tries: u32) -> Duration {
+    if tries < TRIES_IN_A_HURRY { KILL_AGAIN } else { TRY_AGAIN }
+}
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +187,12 @@ mod tests {
         child.kill().expect("it is mine");
         child.wait().expect("it is mine");
         assert_eq!(found.map(|process| process.zombie), Some(false));
+    }
+
+    #[test]
+    fn what_cannot_be_killed_is_tried_less_often_after_a_second() {
+        let hurry: Duration = (0..TRIES_IN_A_HURRY).map(kill_again_after).sum();
+        assert_eq!((hurry, kill_again_after(TRIES_IN_A_HURRY)), (Duration::from_secs(1), TRY_AGAIN));
     }
 
     #[test]

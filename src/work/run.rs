@@ -17,7 +17,9 @@ use tokio::time::sleep;
 use tracing::{debug, error};
 
 use super::course::Outcome;
-use super::processes::{descendants, descendants_of, has_children, reap, signal, signal_group};
+use super::processes::{
+    TRIES_IN_A_HURRY, descendants, descendants_of, has_children, kill_again_after, reap, signal, signal_group,
+};
 use super::protocol::{Deadline, Lines, Order, Told};
 use crate::clock;
 use crate::config::PASSWORD_VARIABLE;
@@ -30,8 +32,6 @@ pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 const GUARDIAN_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what a guardian does not kill is killed until then.
 const KILL_AGAIN: Duration = Duration::from_millis(50);
-/// How often what a dead guardian has left is killed again: it may have been about to start more.
-const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 /// What a shell says of a command that is there but cannot be executed.
 pub(super) const NOT_EXECUTABLE: u8 = 126;
 /// What a shell says of a command that is not there.
@@ -301,20 +301,25 @@ impl Run {
         if let Some(group) = self.group.take() {
             signal_group(group, SIGKILL);
         }
-        let mut told = false;
+        let mut tries = 0;
         while has_children() {
             match descendants() {
                 Ok(family) => {
                     for process in family {
+                        if tries == TRIES_IN_A_HURRY && !process.zombie {
+                            error!(
+                                pid = process.pid.as_raw(),
+                                "a process of the command cannot be killed, and is waited for"
+                            );
+                        }
                         if process.zombie { reap(process.pid) } else { signal(process.pid, SIGKILL) }
                     }
                 }
-                Err(error) if !std::mem::replace(&mut told, true) => {
-                    error!(%error, "cannot see what the dead guardian has left behind");
-                }
-                Err(error) => debug!(%error, "still cannot see it"),
+                Err(error) if tries == 0 => error!(%error, "cannot see what the dead guardian has left behind"),
+                Err(error) => debug!(%error, "cannot see what the dead guardian has left behind"),
             }
-            sleep(SWEEP_AGAIN).await;
+            sleep(kill_again_after(tries)).await;
+            tries = tries.saturating_add(1);
         }
     }
 }
