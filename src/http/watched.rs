@@ -62,12 +62,9 @@ impl WatchedStream {
         Self { stream, connection, read_first: Bytes::new() }
     }
 
-    /// These bytes are read before any others, also before what is left of those of another call.
+    /// These bytes are read before any others.
     pub(super) fn read_first(&mut self, bytes: Bytes) {
-        let left = std::mem::replace(&mut self.read_first, bytes);
-        if !left.is_empty() {
-            self.read_first = [&self.read_first[..], &left].concat().into();
-        }
+        self.read_first = bytes;
     }
 
     pub(super) fn connection(&self) -> &Connection {
