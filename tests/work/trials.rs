@@ -137,14 +137,32 @@ impl Lane {
             }
             Ok(None)
         })
-        .with_context(|| {
-            let logs = self.contenders.iter().map(|one| [one.identity(), ":\n", &one.log_tail(), "\n"].concat());
-            logs.collect::<String>()
-        })
+        .with_context(|| self.logs())
+    }
+
+    fn logs(&self) -> String {
+        self.contenders.iter().map(|one| [one.identity(), ":\n", &one.log_tail(), "\n"].concat()).collect()
     }
 
     fn wait_for_witness_of(&self, is_it: impl Fn(&Life) -> bool) -> Result<()> {
         wait_for("a witness", || Ok(lives(&self.book())?.iter().any(&is_it).then_some(())))
+    }
+
+    /// Waits for a witness of this term. `false`: there is none, and will be none. On a machine that is busy with other
+    /// things a leader can lose a term this short before its command is there.
+    fn witness_of(&self, leader: usize, term: u64) -> Result<bool> {
+        wait_for("a witness, or the end of its term", || {
+            if lives(&self.book())?.iter().any(|life| life.term == term) {
+                return Ok(Some(true));
+            }
+            let over = self.contenders.iter().enumerate().any(|(number, contender)| match contender.leader() {
+                Ok((200, body)) => body["term"].as_u64() > Some(term),
+                Ok(_) => false,
+                Err(_) => number == leader,
+            });
+            Ok(over.then_some(false))
+        })
+        .with_context(|| self.logs())
     }
 
     fn trial(&mut self) -> Result<()> {
@@ -160,10 +178,10 @@ impl Lane {
             1 => Phase::Steady,
             _ => Phase::Stop,
         };
-        self.approach(leader, term, phase)?;
+        let there = self.approach(leader, term, phase)?;
         let struck = Moment::now();
-        if !self.strike(leader, blow)? {
-            // It has ended by itself since: no trial.
+        if !there || !self.strike(leader, blow)? {
+            // It, or its term, has ended by itself since: no trial.
             return self.heal(leader);
         }
         let grace = match blow {
@@ -192,20 +210,20 @@ impl Lane {
         })
     }
 
-    /// Waits for the moment.
-    fn approach(&mut self, leader: usize, term: u64, phase: Phase) -> Result<()> {
+    /// Waits for the moment. `false`: it will not come.
+    fn approach(&mut self, leader: usize, term: u64, phase: Phase) -> Result<bool> {
         let delay = match phase {
             Phase::Start => self.random.below(180),
             Phase::Steady => {
-                // It may be gone before it has a command.
-                let exited = self.contenders[leader].exited()?.is_some();
-                if !exited {
-                    self.wait_for_witness_of(|life| life.term == term)?;
+                if !self.witness_of(leader, term)? {
+                    return Ok(false);
                 }
                 self.random.below(400)
             }
             Phase::Stop => {
-                self.wait_for_witness_of(|life| life.term == term)?;
+                if !self.witness_of(leader, term)? {
+                    return Ok(false);
+                }
                 if self.random.below(2) == 0 {
                     self.contenders[leader].signal(Signal::SIGTERM).ok();
                 } else {
@@ -215,7 +233,7 @@ impl Lane {
             }
         };
         wait_until(Moment::now().after(Duration::from_millis(delay)));
-        Ok(())
+        Ok(true)
     }
 
     /// Whether there was anything to strike.
