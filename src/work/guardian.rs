@@ -4,7 +4,7 @@
 //! One thread, no runtime: it waits for bellwether's orders, for its children, and for the clock. Orphans of the command
 //! come to it (it is their subreaper), so that its own last child is the last of all.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -33,6 +33,8 @@ use super::protocol::{Lines, Order, Told};
 use crate::clock;
 use crate::election::{Instant, Reading};
 
+/// What the system calls it. Not bellwether: a `pkill bellwether` or `killall -9 bellwether` must leave it to its work.
+const NAME: &CStr = c"bw-guardian";
 /// The longest a number is: 2^31 has ten digits.
 const DIGITS_MOST: usize = 10;
 
@@ -66,6 +68,7 @@ pub fn guard(command: &[OsString], lock: Option<RawFd>) -> Result<(), GuardianEr
     // Whatever comes, comes through bellwether: what else is sent here stays pending.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     prctl::set_child_subreaper(true)?;
+    prctl::set_name(NAME)?;
     Guardian::new(bellwether, command)?.run()
 }
 

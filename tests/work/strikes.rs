@@ -84,8 +84,11 @@ async fn a_bellwether_that_is_back_at_once_with_the_same_term_waits_for_what_the
 #[tokio::test]
 async fn when_the_guardian_is_killed_bellwether_kills_the_command_and_ends_with_the_reason() -> Result<()> {
     let (scene, mut one, _two, term) = leader_and_standby(Manner::Deaf, None).await?;
+    let guardian = guardian_of(&one).context("a guardian")?;
+    let name = std::fs::read_to_string(format!("/proc/{guardian}/comm"))?;
+    ensure!(name == "bw-guardian\n", "{name}: who kills all of that name must not kill both");
     let struck = Moment::now();
-    send(guardian_of(&one).context("a guardian")?, Signal::SIGKILL)?;
+    send(guardian, Signal::SIGKILL)?;
     dead_within(&scene, term, struck, Duration::ZERO, "guardian killed")?;
     ensure!(one.wait_exit(PATIENCE)?.code() == Some(70), "{}", one.log_tail());
     ensure!(one.log_tail().contains("the guardian of the command was killed"), "{}", one.log_tail());
