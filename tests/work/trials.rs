@@ -199,8 +199,11 @@ impl Lane {
         self.heal(leader)
     }
 
-    fn leader_of_the_others(&self, frozen: usize, term: u64) -> Result<()> {
+    /// Who has been told to stop, or has lost its guardian, may have ended only after it was looked for: there must be
+    /// somebody to lead.
+    fn leader_of_the_others(&mut self, frozen: usize, term: u64) -> Result<()> {
         wait_for("another leads", || {
+            self.revive()?;
             let others = self.contenders.iter().enumerate().filter(|(number, _)| *number != frozen);
             let mut terms = others.filter_map(|(_, other)| match other.leader() {
                 Ok((200, body)) => body["term"].as_u64(),
@@ -256,6 +259,11 @@ impl Lane {
     fn heal(&mut self, struck: usize) -> Result<()> {
         let contender = &mut self.contenders[struck];
         contender.thaw().ok();
+        self.revive()
+    }
+
+    /// Starts again who has ended.
+    fn revive(&mut self) -> Result<()> {
         for contender in &mut self.contenders {
             if contender.exited()?.is_some() {
                 contender.restart()?;
