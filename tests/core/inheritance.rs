@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bellwether::election::{
-    AppHealth, Application, Call, CallErrorKind, ClusterId, Epoch, Event, Identity, Inheritance, Memory, Nonce, Notice,
-    Operation, PublicState, Reason, Settings, Timings, TimingsRequest,
+    AppHealth, Application, Call, CallErrorKind, CandidateRecord, ClusterId, EndpointId, Epoch, Event, Identity,
+    Inheritance, Memory, Nonce, Notice, Operation, PublicState, Reason, Settings, Timings, TimingsRequest,
 };
 use bellwether::protections::Protections;
 
@@ -131,18 +131,19 @@ fn a_memory_of_another_cluster_is_left_alone() {
     assert_eq!(scene.told(|notice| matches!(notice, Notice::NotResumed { .. })), 1);
 }
 
+/// A second process, with a nonce of its own, goes on with the lease while the first one lives.
+fn another_process_goes_on(scene: &mut Scene, memory: &Memory) {
+    let registered_at = scene.now().wall;
+    let record = CandidateRecord { epoch: Epoch(0), registered_at, leading_since: None, nonce: Some(Nonce(2)) };
+    let resume = Call::Resume { lease: memory.lease, token: memory.term.token, record };
+    let (boot, me) = (scene.now().boot.nanos(), Identity::new(ME));
+    scene.etcd.call(boot, &me, EndpointId(0), &resume).expect("the lease lives");
+}
+
 #[test]
 fn whom_another_process_has_replaced_gives_way_at_its_next_confirm() {
     let (mut scene, memory) = leader();
-    let record = bellwether::election::CandidateRecord {
-        epoch: Epoch(0),
-        registered_at: scene.now().wall,
-        leading_since: None,
-        nonce: Some(Nonce(2)),
-    };
-    let resume = Call::Resume { lease: memory.lease, token: memory.term.token, record };
-    let (boot, me) = (scene.now().boot.nanos(), Identity::new(ME));
-    scene.etcd.call(boot, &me, bellwether::election::EndpointId(0), &resume).expect("the lease lives");
+    another_process_goes_on(&mut scene, &memory);
     scene.live(K);
     assert!(!scene.leads());
     assert_eq!(scene.transitions(), [(PublicState::Standby, Reason::Superseded)]);
@@ -187,15 +188,7 @@ fn who_goes_on_where_answers_promise_nothing_is_not_due_for_ever() {
 #[test]
 fn without_the_nonce_two_processes_would_lead_by_one_lease() {
     let (mut scene, memory) = leader();
-    let record = bellwether::election::CandidateRecord {
-        epoch: Epoch(0),
-        registered_at: scene.now().wall,
-        leading_since: None,
-        nonce: Some(Nonce(2)),
-    };
-    let resume = Call::Resume { lease: memory.lease, token: memory.term.token, record };
-    let (boot, me) = (scene.now().boot.nanos(), Identity::new(ME));
-    scene.etcd.call(boot, &me, bellwether::election::EndpointId(0), &resume).expect("the lease lives");
+    another_process_goes_on(&mut scene, &memory);
     Protections::take_away(Some(Protections::NO_NONCE_CHECK));
     scene.live(K * 2);
     Protections::take_away(None);
