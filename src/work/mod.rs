@@ -301,7 +301,7 @@ fn tell_of_the_end(part: &str, outcome: Outcome, stopping: bool, again_in: Optio
         Outcome::Exited(ending) if stopping || ending.exit_code() == 0 => info!("{part} has ended, {ending}{next}"),
         Outcome::Exited(ending) => warn!("{part} has failed, {ending}{next}"),
         Outcome::Refused(_) => warn!("{part} could not be started{next}"),
-        Outcome::CutShort => warn!("the time of {part} was up{next}"),
+        Outcome::CutShort => warn!("{part} was stopped, because its time was up{next}"),
         Outcome::GuardianDied => error!("the guardian of {part} is dead; what it looked after was killed"),
     }
 }
