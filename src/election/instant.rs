@@ -113,12 +113,6 @@ impl Until {
         Self { boot: self.boot.before(by), ..self }
     }
 
-    /// So much later: when what needs that long to end is over.
-    #[must_use]
-    pub const fn later(self, by: Duration) -> Self {
-        Self { boot: self.boot.after(by), ..self }
-    }
-
     /// How far the wall clock may be ahead of the boot clock, and how far ahead of that makes it passed: nanoseconds.
     /// For a process that has to watch over the same instant by itself.
     #[must_use]

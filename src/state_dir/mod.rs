@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +144,7 @@ impl Heir {
     }
 }
 
-/// The folder, locked until this is dropped and everything that has a copy of [`lock_fd`](Self::lock_fd) has ended.
+/// The folder, locked until this is dropped and everything that has [a copy of the lock](Self::try_clone_lock) has ended.
 #[derive(Debug)]
 pub struct StateDir {
     folder: Arc<Folder>,
@@ -243,14 +243,8 @@ impl StateDir {
         self.keeper.forget();
     }
 
-    /// The descriptor that the lock belongs to. A process that inherits it (with `CLOEXEC` taken off) holds the lock as
-    /// well, until it ends: the guardian of a child, never the child.
-    #[must_use]
-    pub fn lock_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
-    }
-
-    /// As [`lock_fd`](Self::lock_fd), for whoever keeps it longer than this. It is closed on `exec`.
+    /// The descriptor that the lock belongs to, once more. A process that inherits it (with `CLOEXEC` taken off) holds the
+    /// lock as well, until it ends: the guardian of a child, never the child.
     ///
     /// # Errors
     /// When this process has too many descriptors.

@@ -334,7 +334,7 @@ async fn the_folder_is_held_until_the_last_copy_of_its_descriptor_is_closed_and_
     let dir = open(there.path(), heir()).await;
     let guardian = dir.try_clone_lock().expect("a copy");
     let mut command = Command::new("sleep").arg("60").spawn().expect("sleep is there");
-    let number = dir.lock_fd().as_raw_fd();
+    let number = guardian.as_raw_fd();
     drop(dir);
     let refused = StateDir::open(there.path(), heir(), Duration::ZERO).await;
     assert!(matches!(refused, Err(StateDirError::Held(_))), "{refused:?}");

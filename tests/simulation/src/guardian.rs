@@ -110,7 +110,7 @@ impl Guardian {
     }
 
     fn begins_to_stop(&mut self, at: Moment, kill_at: Instant) {
-        let kill_at = kill_at.min(self.until.later(self.stop_time).boot());
+        let kill_at = kill_at.min(self.until.boot().after(self.stop_time));
         match &mut self.phase {
             Phase::Waiting { .. } => self.phase = Phase::CutShort,
             Phase::Running => self.phase = Phase::Stopping { ends: at.now + at.takes, kill_at },
