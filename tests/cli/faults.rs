@@ -102,13 +102,9 @@ fn a_flag_wins_over_its_variable_and_an_empty_variable_counts_as_not_set() {
 
 #[test]
 fn a_mistyped_flag_is_refused_with_the_one_that_was_meant() {
-    let said = say(&[&MINIMAL[..], &["--answer-validty", "2s"]].concat());
+    let said = say(&[&MINIMAL[..], &["--lease-tt", "2s"]].concat());
     assert_eq!(said.code, Some(64));
-    assert!(
-        said.err.contains("'--answer-validty'") && said.err.contains("exists: '--answer-validity'"),
-        "{}",
-        said.err
-    );
+    assert!(said.err.contains("'--lease-tt'") && said.err.contains("exists: '--lease-ttl'"), "{}", said.err);
 }
 
 #[test]
