@@ -93,7 +93,7 @@ async fn an_on_lead_that_still_runs_is_stopped_before_on_stand_down() -> Result<
 
 #[tokio::test]
 async fn an_on_stand_down_that_fails_or_hangs_is_told_of_and_keeps_nobody() -> Result<()> {
-    for (on_stand_down, told) in [("exit 5", "exit code 5"), ("trap '' TERM; sleep 60", "the time of")] {
+    for (on_stand_down, told) in [("exit 5", "exit code 5"), ("trap '' TERM; sleep 60", "its time was up")] {
         let scene = Scene::new().await?;
         let options = hooks_alone(&scene, "true", on_stand_down).with(&["--hook-timeout", "300ms"]);
         let mut one = Sidecar::start(&options)?;
