@@ -1,12 +1,11 @@
 //! A network of the test's own, and in it a root that has the image's files and nothing else.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use support::process::spawn_bound;
+use support::process::{spawn_bound, write_program};
 use tempfile::TempDir;
 
 use crate::dockerfile::{Dockerfile, image};
@@ -68,7 +67,8 @@ impl EmptyRoot {
     /// The image's files and these. Only inside [`in_own_network`], where mounting is allowed.
     pub fn with(pod: &PodFiles) -> Result<Self> {
         let root = Self { directory: TempDir::with_prefix("bellwether-image-")? };
-        copy_tree(&image()?, &root.path())?;
+        // By a process of its own: see `write_program`.
+        execute(Command::new("cp").arg("-R").args([image()?, root.path()]))?;
         root.write("etc/hosts", format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n{}\n", pod.hosts).as_bytes())?;
         // As kubelet writes it for a pod in the namespace `default`.
         let resolver = "search default.svc.cluster.local svc.cluster.local cluster.local\n\
@@ -114,8 +114,7 @@ impl EmptyRoot {
              unshare --user --map-user={user} --map-group={group} --root='{}' --wd=/ -- {program} \"$@\"\n",
             self.path().display()
         );
-        fs::write(&entry, script)?;
-        fs::set_permissions(&entry, fs::Permissions::from_mode(0o755))?;
+        write_program(&entry, &script)?;
         Ok(entry)
     }
 }
@@ -135,19 +134,5 @@ impl Drop for EmptyRoot {
 fn execute(command: &mut Command) -> Result<()> {
     let output = command.output()?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_tree(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
     Ok(())
 }

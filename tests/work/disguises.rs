@@ -1,12 +1,12 @@
 //! Commands and callers that make it hard to see what is there.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::libc::{RLIMIT_NOFILE, prlimit, rlim_t, rlimit};
 use nix::unistd::Pid;
+use support::process::write_program;
 use support::{Moment, Sidecar, SidecarOptions};
 
 use crate::scene::{KILL_LATENCY, PATIENCE, STOP_TIME, Scene, TIMINGS, guardian_of, is_there, wait_for, wait_until};
@@ -44,8 +44,7 @@ async fn the_end_of_a_command_is_heard_of_also_when_bellwether_was_started_with_
     let scene = Scene::new().await?;
     let caller = scene.path("caller");
     let bellwether = env!("CARGO_BIN_EXE_bellwether");
-    fs::write(&caller, format!("#!/bin/sh\nexec env --ignore-signal=CHLD {bellwether} \"$@\"\n"))?;
-    fs::set_permissions(&caller, fs::Permissions::from_mode(0o755))?;
+    write_program(&caller, &format!("#!/bin/sh\nexec env --ignore-signal=CHLD {bellwether} \"$@\"\n"))?;
     let options = SidecarOptions::new(&caller, "one", &scene.etcd.endpoints()).with(&TIMINGS);
     let pid = scene.path("pid").display().to_string();
     let mut one = Sidecar::start(&options.executing(&["sh", "-c", &format!("echo $$ > {pid}; exit 7")]))?;

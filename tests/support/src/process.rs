@@ -1,14 +1,15 @@
 //! Child processes that cannot outlive the tests.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
@@ -67,6 +68,23 @@ fn start_spawner() -> SyncSender<Order> {
     // If no thread can be started `serve` is dropped, and with it the inbox: whoever asks gets an error.
     thread::Builder::new().name("starts processes".to_owned()).spawn(serve).ok();
     orders
+}
+
+/// Writes a program that can be started at once.
+///
+/// A process of its own opens the file for writing. Were this one to do it, a child that another thread starts in that
+/// moment would hold it open until its own `exec`, and the kernel starts no file that is open for writing (`ETXTBSY`).
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_program(file: &Path, text: &str) -> Result<()> {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(file).stdin(Stdio::piped());
+    let mut writer = install.spawn().context("cannot start install")?;
+    writer.stdin.take().context("its input is a pipe")?.write_all(text.as_bytes())?;
+    let status = writer.wait()?;
+    ensure!(status.success(), "cannot write {}: install has ended with {status}", file.display());
+    Ok(())
 }
 
 /// A running child. Dropping it kills it.
@@ -186,6 +204,23 @@ mod tests {
         let mut process = Process::spawn(Command::new("true")).unwrap();
         assert!(process.wait_exit(Duration::from_secs(10)).unwrap().success());
         process.signal(Signal::SIGTERM).unwrap_err();
+    }
+
+    #[test]
+    fn a_program_just_written_can_be_started_while_others_are_written_and_started() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let write_and_start = |lane: usize| {
+            for turn in 0..50 {
+                let program = folder.path().join(format!("{lane}-{turn}"));
+                write_program(&program, "#!/bin/sh\nexit 7\n").unwrap();
+                assert_eq!(Command::new(&program).status().unwrap().code(), Some(7));
+            }
+        };
+        thread::scope(|scope| {
+            for lane in 0..8 {
+                scope.spawn(move || write_and_start(lane));
+            }
+        });
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::ApiServer;
+use crate::process::write_program;
 
 /// Puts the folder in the place where a container finds its service account, and starts the program in its stead,
 /// with the same process id. /run is covered because /var/run leads there and the folder's place has to be made.
@@ -84,8 +85,7 @@ impl TokenMount {
             folder = self.folder().display(),
             binary = binary.display(),
         );
-        fs::write(&script, text)?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        write_program(&script, &text)?;
         Ok(script)
     }
 }
