@@ -20,6 +20,8 @@ done < <(git ls-files --cached --others --exclude-standard -- scripts .ci)
 check "formatting" cargo fmt --all --check
 check "clippy, with the switches tests use" \
   cargo clippy --workspace --all-targets --locked --features sabotage --quiet -- -D warnings
+# What CONTRIBUTING.md says of plain `cargo test`: it builds, without the controls.
+check "clippy, without those switches" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 # Only for the product, not for its tests. The reasons stand in Cargo.toml.
 check "clippy, as released, with the rules for the product" \
   cargo clippy --lib --bins --locked --quiet -- -D warnings \

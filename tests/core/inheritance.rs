@@ -7,6 +7,7 @@ use bellwether::election::{
     AppHealth, Application, Call, CallErrorKind, CandidateRecord, ClusterId, EndpointId, Epoch, Event, Identity,
     Inheritance, Memory, Nonce, Notice, Operation, PublicState, Reason, Settings, Timings, TimingsRequest,
 };
+#[cfg(feature = "sabotage")]
 use bellwether::protections::Protections;
 
 use crate::scene::{K, M, ME, NANO, Pending, RIVAL, RIVAL_LEASE, Scene, T};
@@ -185,6 +186,7 @@ fn who_goes_on_where_answers_promise_nothing_is_not_due_for_ever() {
     assert!(scene.next_deadline().is_some_and(|at| at > scene.now().boot));
 }
 
+#[cfg(feature = "sabotage")]
 #[test]
 fn without_the_nonce_two_processes_would_lead_by_one_lease() {
     let (mut scene, memory) = leader();

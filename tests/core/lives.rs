@@ -1,6 +1,7 @@
 //! Thousands of random lives, one after another on one etcd: nothing that a life sends, however late it arrives, takes the
 //! lock from under an answer, from under its work or from under the life after it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bellwether::election::{
@@ -8,6 +9,7 @@ use bellwether::election::{
     PublicState, Reason, Revision, Settings, StopTime, Timings, TimingsRequest,
 };
 
+#[cfg(feature = "sabotage")]
 use bellwether::protections::Protections;
 
 use crate::scene::{ME, Pending, RIVAL, RIVAL_LEASE, Scene};
@@ -360,10 +362,9 @@ impl Walk {
 }
 
 /// Walks from these seeds, and says of those that broke something what it was.
-fn broken(seeds: std::ops::Range<u64>, wild: bool, protection: Option<Protections>) -> Vec<(u64, String)> {
+fn broken(seeds: Range<u64>, wild: bool) -> Vec<(u64, String)> {
     let walk = |seed| {
         std::panic::catch_unwind(|| {
-            Protections::take_away(protection);
             let mut walk = Walk::new(seed);
             walk.wild = wild;
             for _ in 0..STEPS {
@@ -372,9 +373,14 @@ fn broken(seeds: std::ops::Range<u64>, wild: bool, protection: Option<Protection
             walk.heal();
         })
     };
-    let broken = seeds.filter_map(|seed| walk(seed).err().map(|panic| (seed, words(&*panic)))).collect();
-    Protections::take_away(None);
-    broken
+    seeds.filter_map(|seed| walk(seed).err().map(|panic| (seed, words(&*panic)))).collect()
+}
+
+/// `WALK_FIRST` and `WALK_COUNT` choose others, to walk further by hand.
+fn seeds() -> Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("WALK_FIRST").unwrap_or(1);
+    first..first + number("WALK_COUNT").unwrap_or(WALKS)
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
@@ -384,23 +390,22 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[test]
 fn no_life_lets_go_of_the_lock_under_an_answer_or_under_work_and_one_leads_in_the_end() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let first = number("WALK_FIRST").unwrap_or(1);
-    let broken = broken(first..first + number("WALK_COUNT").unwrap_or(WALKS), false, None);
+    let broken = broken(seeds(), false);
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]
 fn operators_clocks_and_restores_leave_nobody_stuck_or_in_a_hot_loop() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let first = number("WALK_FIRST").unwrap_or(1);
-    let broken = broken(first..first + number("WALK_COUNT").unwrap_or(WALKS), true, None);
+    let broken = broken(seeds(), true);
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+#[cfg(feature = "sabotage")]
 #[test]
 fn without_waiting_for_the_work_some_life_lets_go_of_the_lock_under_it() {
-    let broken = broken(1..WALKS, false, Some(Protections::NO_WORK_WAIT));
+    Protections::take_away(Some(Protections::NO_WORK_WAIT));
+    let broken = broken(1..WALKS, false);
+    Protections::take_away(None);
     assert!(broken.iter().any(|(_, words)| words.contains("under work")), "{broken:#?}");
 }
 

@@ -7,6 +7,7 @@ use bellwether::election::{
     Effect, Event, Identity, Instant, NotLeading, Notice, OpId, Operation, PublicState, Reason, Settings, StopTime,
     Timings, TimingsRequest,
 };
+#[cfg(feature = "sabotage")]
 use bellwether::protections::Protections;
 
 use crate::scene::{K, M, ME, MILLI, NANO, RIVAL, RIVAL_LEASE, Scene, T};
@@ -142,6 +143,7 @@ fn the_lock_is_let_go_of_only_when_the_work_is_gone_however_long_that_takes() {
     assert!(scene.etcd.lock().is_none() && scene.has_exited());
 }
 
+#[cfg(feature = "sabotage")]
 #[test]
 fn without_waiting_for_the_work_the_lock_would_be_free_while_it_runs() {
     let mut scene = leader();

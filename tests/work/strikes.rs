@@ -12,7 +12,9 @@ use crate::scene::{
     KILL_LATENCY, LOCK_KEY, MARGIN, PATIENCE, STOP_TIME, Scene, TTL, figure, guardian_of, is_there, send, wait_for,
     wait_until,
 };
-use crate::witness::{Life, Manner, lives, overlaps};
+#[cfg(feature = "sabotage")]
+use crate::witness;
+use crate::witness::{Life, Manner};
 
 /// A leader whose command with its family is there, and a standby.
 async fn leader_and_standby(manner: Manner, sabotage: Option<&str>) -> Result<(Scene, Sidecar, Sidecar, u64)> {
@@ -136,7 +138,7 @@ async fn while_bellwether_is_frozen_its_command_is_dead_before_another_can_lead(
 #[tokio::test]
 async fn control_without_the_guardians_own_deadline_the_command_of_a_frozen_leader_lives_on() -> Result<()> {
     let (scene, term, _) = a_frozen_leader(Some("no-guardian-deadline")).await?;
-    let overlaps = overlaps(&lives(&scene.book())?);
+    let overlaps = witness::overlaps(&witness::lives(&scene.book())?);
     ensure!(overlaps.iter().any(|(early, _)| early.term == term), "nobody overlapped");
     Ok(())
 }

@@ -6,6 +6,8 @@ mod disk;
 mod ignored;
 mod kills;
 mod second;
+#[cfg(feature = "sabotage")]
+mod unlocked;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
