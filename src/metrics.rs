@@ -255,6 +255,7 @@ impl Metrics {
                 self.etcd_errors.with_label_values(&[operation.as_str(), kind.as_str()]).inc();
             }
             Notice::LeaderChanged { .. }
+            | Notice::EtcdSilent
             | Notice::EtcdBack
             | Notice::IdentityTaken { .. }
             | Notice::LockWithoutLease { .. }

@@ -47,7 +47,9 @@ pub enum Notice {
         /// The words.
         message: String,
     },
-    /// etcd answers again after it did not.
+    /// For an attempt timeout etcd has given no answer that can be used, at any endpoint.
+    EtcdSilent,
+    /// etcd answers again, after [`EtcdSilent`](Self::EtcdSilent).
     EtcdBack,
     /// Another live candidate registered this candidate's identity.
     IdentityTaken {

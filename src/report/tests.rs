@@ -194,6 +194,15 @@ fn each_way_an_endpoint_fails_is_said_once_until_etcd_is_back() {
 }
 
 #[test]
+fn an_outage_is_said_and_so_is_its_end_although_its_first_failure_was_met_a_moment_before() {
+    let late = || failed(0, CallErrorKind::Timeout);
+    let (log, _) = reported(&[late(), late(), Notice::EtcdSilent, Notice::EtcdBack]);
+    assert_eq!(log.len(), 3, "{log:?}");
+    assert!(log[1].contains("WARN") && log[1].contains("no answer"), "{}", log[1]);
+    assert!(log[2].contains("INFO") && log[2].contains("answers again"), "{}", log[2]);
+}
+
+#[test]
 fn a_renewal_is_not_worth_a_line() {
     let renewed = Notice::Renewed(Duration::from_millis(1));
     assert!(reported(&[renewed, Notice::RenewalFailed(RenewalFailure::Timeout)]).0.is_empty());

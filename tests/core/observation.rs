@@ -166,6 +166,7 @@ fn nobody_is_named_once_etcd_has_been_silent_for_a_ttl() {
     scene.lose_all();
     scene.live(T);
     assert_eq!(leader_named_by(&scene), Some(RIVAL));
+    assert_eq!(scene.told(|notice| *notice == Notice::EtcdSilent), 1);
     assert_eq!(scene.told(|notice| *notice == Notice::EtcdBack), 1);
 }
 

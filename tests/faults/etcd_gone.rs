@@ -109,10 +109,13 @@ async fn while_etcd_is_frozen_the_leader_stops_by_until_and_somebody_leads_after
     flock.not_leading_since("one", frozen)?;
     ensure!(led_only_before(&flock, "one", until_at_most)?, "it led beyond until");
     wait_until(frozen.after(Duration::from_secs(4)));
+    // Who reads the log sees what it was, whatever etcd has failed at shortly before.
+    flock.wait_for_log("one", "etcd gives no answer that can be used")?;
     let thawed = Moment::now();
     etcd.thaw()?;
     let new = flock.lead_since(thawed)?;
     ensure!(new.term >= old.term);
+    flock.wait_for_log("one", "etcd answers again")?;
     flock.end()?;
     Ok(())
 }

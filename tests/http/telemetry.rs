@@ -131,6 +131,7 @@ async fn what_happens_is_counted() -> Result<()> {
         Notice::ClaimAnswered(ClaimResult::Lost),
         Notice::TookOver(Duration::from_millis(30)),
         Notice::EtcdFailed { endpoint, operation: Operation::Watch, kind: CallErrorKind::Compacted, message },
+        Notice::EtcdSilent,
         Notice::EtcdBack,
     ] {
         sidecar.metrics.observe(&notice);

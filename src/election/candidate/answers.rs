@@ -265,8 +265,10 @@ impl Candidate {
             // refused again and again, between keep-alives that are answered, does not stop the count.
             self.unled_since = None;
         }
-        if !silent && self.unreachable {
-            self.tell(Notice::EtcdBack);
+        match (self.unreachable, silent) {
+            (false, true) => self.tell(Notice::EtcdSilent),
+            (true, false) => self.tell(Notice::EtcdBack),
+            (false, false) | (true, true) => {}
         }
         self.unreachable = silent;
     }
