@@ -145,9 +145,7 @@ impl Reporter {
             Notice::EtcdFailed { endpoint, operation, kind, message } => {
                 self.etcd_failed(*endpoint, *operation, *kind, message, now.boot);
             }
-            Notice::EtcdSilent => {
-                warn!("etcd gives no answer that can be used, at any endpoint; renewing and claiming wait for one");
-            }
+            Notice::EtcdSilent => warn!("etcd gives no answer that can be used, at any endpoint"),
             Notice::EtcdBack => self.etcd_back(),
             Notice::ServerVersion { endpoint, version } => self.server_version(*endpoint, version),
             Notice::IdentityTaken { lease } => self.identity_taken(*lease, now.boot),
